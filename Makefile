@@ -1,0 +1,49 @@
+# `make search` and `make test` are all a fresh machine needs: they make .venv, install the project, and run.
+VENV   ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+EXTRAS ?= test
+# make search CONFIG=my.yml ARGS='--engine sequential'
+CONFIG ?=
+ARGS   ?=
+# Two pytest workers by default: each imports torch and NNI, about 1 GB.
+JOBS   ?= 2
+
+BIN     := $(VENV)/bin
+STAMP   := $(VENV)/.installed
+PACKAGE := setup.cfg pyproject.toml
+
+.PHONY: help install search test lint clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make search    install, then search operators for a small ResNet on real images (CONFIG=, ARGS=)'
+	@echo 'make test      install, then run the tests (ARGS=, JOBS=)'
+	@echo 'make lint      ruff'
+	@echo 'make install   an editable install into $(VENV) (EXTRAS=all for every optional part)'
+	@echo 'make clean     remove build leftovers; run directories and $(VENV) stay'
+
+install: $(STAMP)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'error: $(PYTHON) is older than Python 3.11; try make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Reinstalled only when the packaging changes: the install is editable.
+$(STAMP): $(PACKAGE) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]'
+	@touch $@
+
+search: $(STAMP)
+	$(BIN)/syno-nni search $(CONFIG) $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+lint: | $(BIN)/python
+	@test -x $(BIN)/ruff || $(BIN)/python -m pip install --quiet ruff
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Operators and retrofitted models with their evidence."""

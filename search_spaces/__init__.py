@@ -1,0 +1,1 @@
+"""NNI model spaces over timm backbones with slots for operators."""

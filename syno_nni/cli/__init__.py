@@ -1,0 +1,1 @@
+"""The `syno-nni` command line: one module per command."""

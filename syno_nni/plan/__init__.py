@@ -1,0 +1,1 @@
+"""Lowering of operators to library calls."""

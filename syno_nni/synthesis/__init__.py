@@ -1,0 +1,1 @@
+"""The space of operators and how it is searched."""
