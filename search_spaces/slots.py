@@ -1,0 +1,379 @@
+"""Slots: the layers of a model that an operator may replace, with their concrete sizes.
+
+:func:`find_slots` runs the model once (see :mod:`.trace`) and sorts every convolution and linear layer into a
+:class:`Slot` or an :class:`Excluded` that says why not. Nothing is decided by names or by model families.
+
+A layer of stride *s* is a slot behind an average pooling of stride *s*, so every slot keeps the spatial sizes and its
+binding has one height. The binding of a slot holds sizes for these variables:
+
+===========================  =======================================================================================
+``N``                        1: operators work on any batch (windows or frames folded into the batch count here)
+``C_in``, ``C_out``          channels or features
+``H`` (and ``W``)            height and width of the slot's map; only ``H`` when all slots are square
+``L``                        length of the slot's sequence (conv1d)
+``T``                        tokens per sample (linear layers; channels-last maps have ``H`` and ``W`` too)
+``k_1``, ``k_2``, ``s``      small coefficients: 3, 7, 2
+``g``                        groups: at most 32, a divisor of every channel count of the model's slots
+===========================  =======================================================================================
+"""
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from syno_nni.errors import SlotError
+
+from .trace import Example, LayerTrace, trace
+
+KINDS = ('conv3x3', 'conv', 'grouped', 'depthwise', 'pointwise', 'linear', 'conv1d')
+COEFFICIENTS: Mapping[str, int] = {'k_1': 3, 'k_2': 7, 's': 2, 'g': 32}
+MIN_SIZE = 4
+"""Smaller heights, widths and channel counts have no room for an operator (image stems, squeeze layers)."""
+NOTABLE_SHARE = 0.15
+"""A kind that holds this share of a model's MACs is worth filling."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A layer that an operator may replace.
+
+    ``sizes`` is the binding; ``macs`` (per sample, over all calls) and ``params`` are the original layer's, ``share``
+    is its part of the model's MACs. ``stride`` is what the pooling in front of the operator must do. ``layout`` names
+    the axes of the layer's input: ``NCHW``, ``NCL``, or ``C`` last behind any leading axes (``NC``, ``NTC``, ``NHWC``).
+    ``aliases`` are further names of the same module.
+    """
+    name: str
+    kind: str
+    sizes: dict[str, int]
+    macs: int
+    params: int
+    share: float = 0.0
+    stride: tuple[int, ...] = ()
+    bias: bool = False
+    module_type: str = ''
+    kernel: tuple[int, ...] = ()
+    groups: int = 1
+    layout: str = 'NCHW'
+    calls: int = 1
+    aliases: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON-able data."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """A layer that is no slot, and the reason in words. ``kind`` is '' where the layer's kind could not be told."""
+    name: str
+    reason: str
+    kind: str = ''
+    macs: int = 0
+    share: float = 0.0
+    module_type: str = ''
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON-able data."""
+        return asdict(self)
+
+
+class _Unfit(Exception):
+    """Why a layer is no slot."""
+
+
+def find_slots(model: nn.Module, example_input: Example = None, *, kinds: str | Collection[str] = 'auto',
+               include: str | Collection[str] = (), exclude: str | Collection[str] = (), min_share: float = 0.0,
+               g: int = COEFFICIENTS['g'], coefficients: Mapping[str, int] | None = None,
+               ) -> tuple[list[Slot], list[Excluded]]:
+    """Sort the convolutions and linear layers of ``model`` into slots and excluded layers, in the model's order.
+
+    Args:
+        model: any module. It is run once and left as it was.
+        example_input: a tensor, a shape like ``(1, 3, 224, 224)``, a tuple or mapping of arguments, or None for the
+            input size a timm model declares.
+        kinds: kinds to fill (of :data:`KINDS`), ``'all'``, or ``'auto'`` for the choice of :func:`default_kinds`.
+        include: name patterns (``layer3.*``); when given, only matching layers are slots, of any kind unless
+            ``kinds`` says otherwise.
+        exclude: name patterns of layers to keep.
+        min_share: smallest part of the model's MACs a slot must hold, such as 0.01.
+        g: largest number of groups; the binding gets the largest one up to it that divides all channel counts.
+        coefficients: values for ``k_1``, ``k_2``, ``s`` (and further coefficients) in place of 3, 7, 2.
+
+    Raises:
+        SlotError: the model does not run, a kind is unknown, or a pattern matches no layer.
+    """
+    kinds, include, exclude = _words(kinds), _words(include), _words(exclude)
+    unknown = [k for k in kinds if k not in (*KINDS, 'auto', 'all')]
+    if unknown:
+        raise SlotError(f'unknown kind of slot {unknown[0]!r}: choose from {", ".join(KINDS)}, auto, all')
+    run = trace(model, example_input)
+    fused = _inside_fused_modules(model)
+    found: list[Slot | Excluded] = []
+    for layer in run.layers:
+        try:
+            slot = _slot_of(layer, run.batch, fused)
+            found.append(replace(slot, share=slot.macs / max(run.macs, 1)))
+        except _Unfit as reason:
+            macs = _macs(layer, run.batch)
+            found.append(Excluded(layer.name, str(reason), _kind(layer.module), macs, macs / max(run.macs, 1),
+                                  type(layer.module).__name__))
+    names = [n for layer in run.layers for n in layer.names]
+    for pattern in (*include, *exclude):
+        if not fnmatch.filter(names, pattern):
+            raise SlotError(f'no layer matches {pattern!r}{did_you_mean(pattern, names)}')
+    if 'auto' in kinds:
+        kinds = KINDS if include else default_kinds([s for s in found if isinstance(s, Slot)])
+    elif 'all' in kinds:
+        kinds = KINDS
+    found = [_select(s, kinds, include, exclude, min_share) if isinstance(s, Slot) else s for s in found]
+    found = _bind(found, {**COEFFICIENTS, **(coefficients or {}), 'g': g})
+    return [s for s in found if isinstance(s, Slot)], [s for s in found if isinstance(s, Excluded)]
+
+
+def default_kinds(slots: Sequence[Slot]) -> tuple[str, ...]:
+    """The kinds worth filling in a model with these slots: those with a notable share of its MACs, or the largest one.
+
+    That is 3x3 convolutions in ResNet-18, pointwise ones in MobileNets and ConvNeXt, linear layers in ViT; and two
+    kinds in ResNet-50, ResNeXt, DenseNet and EfficientNetV2, whose pointwise convolutions hold as much as the others.
+    """
+    share = {k: sum(s.share for s in slots if s.kind == k) for k in KINDS}
+    largest = max(share, key=share.__getitem__)
+    return tuple(k for k in KINDS if share[k] >= NOTABLE_SHARE) or (largest,)
+
+
+def bindings(slots: Iterable[Slot], g: int = COEFFICIENTS['g'], **coefficients: int) -> list[dict[str, int]]:
+    """The bindings of ``slots`` for an operator space, one per slot (equal ones repeat and so weigh more).
+
+    ``g`` is lowered to the largest number of groups that divides the channel counts of all the slots.
+
+    Raises:
+        SlotError: only g = 1 divides them all.
+    """
+    slots = list(slots)
+    values = {**COEFFICIENTS, **coefficients, 'g': common_groups(slots, g)}
+    if slots and values['g'] < 2 <= g:
+        raise SlotError(f'the channel counts of the slots have no common divisor: {_channel_counts(slots)}; choose '
+                        'fewer slots, or leave out those that find_slots() excludes')
+    return [{**s.sizes, **values} for s in slots]
+
+
+def common_groups(slots: Iterable[Slot], limit: int = COEFFICIENTS['g']) -> int:
+    """The largest divisor up to ``limit`` of all channel counts."""
+    channels = math.gcd(*(s.sizes[v] for s in slots for v in ('C_in', 'C_out')))
+    return next((g for g in range(limit, 0, -1) if channels % g == 0), 1)
+
+
+def group_slots(slots: Iterable[Slot], by: str = 'shape') -> dict[str, list[Slot]]:
+    """Groups of slots that share one choice of operator, by a readable label.
+
+    ``by='shape'`` groups equal kinds and sizes, ``'stage'`` equal spatial sizes, ``'kind'`` equal kinds; ``'slot'``
+    makes one group per slot and ``'model'`` a single one.
+    """
+    groups: dict[str, list[Slot]] = {}
+    for slot in slots:
+        groups.setdefault(_group_label(slot, by), []).append(slot)
+    return groups
+
+
+def _group_label(slot: Slot, by: str) -> str:
+    sizes = slot.sizes
+    where = 'x'.join(str(sizes[v]) for v in ('H', 'W', 'L') if v in sizes) or str(sizes.get('T', 1))
+    match by:
+        case 'shape':
+            return f'{slot.kind} {sizes["C_in"]}->{sizes["C_out"]} @{where}'
+        case 'stage':
+            return f'@{where}'
+        case 'kind':
+            return slot.kind
+        case 'slot':
+            return slot.name
+        case 'model':
+            return 'all slots'
+    raise SlotError(f'slots are grouped by shape, stage, kind, slot or model, not by {by!r}')
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """A hint that ends an error message: the names closest to an unknown one, or ''."""
+    import difflib
+    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
+    return f'; did you mean {" or ".join(close)}?' if close else ''
+
+
+# --- from a traced layer to a slot -----------------------------------------------------------------------------------
+
+def _slot_of(layer: LayerTrace, batch: int, fused: Mapping[nn.Module, str]) -> Slot:
+    """The slot without coefficients and share. Raises _Unfit."""
+    module = layer.module
+    if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
+        raise _Unfit('a transposed convolution enlarges its map; slots keep sizes')
+    if isinstance(module, nn.Conv3d):
+        raise _Unfit('3-d convolutions have no operator space')
+    if module in fused:
+        raise _Unfit(f'{fused[module]} reads its weight directly')
+    if layer.outside_use:
+        raise _Unfit(f'its weight is also used outside this layer, by {layer.outside_use}')
+    if not layer.inputs:
+        raise _Unfit('it runs in training only' if layer.in_training else 'it does not run on this input')
+    if layer.in_training is False:
+        raise _Unfit('it does not run in training')
+    if len(set(layer.inputs)) > 1:
+        shapes = ' and '.join('x'.join(map(str, s)) for s in dict.fromkeys(layer.inputs))
+        raise _Unfit(f'it is called with different sizes: {shapes}')
+    if layer.is_output:
+        raise _Unfit('it makes the output of the model')
+    shape = layer.inputs[0]
+    if isinstance(module, nn.Linear):
+        sizes, layout, stride = _linear_sizes(module, shape, batch), _LINEAR_LAYOUTS.get(len(shape), 'C'), ()
+    else:
+        sizes, layout, stride = _convolution_sizes(module, shape, layer.outputs[0], batch)
+    for variable in ('C_in', 'C_out', 'H', 'W', 'L'):
+        if sizes.get(variable, MIN_SIZE) < MIN_SIZE:
+            raise _Unfit(f'{variable} = {sizes[variable]} is too small for an operator (at least {MIN_SIZE})')
+    return Slot(
+        name=layer.name, kind=_kind(module), sizes=sizes, macs=_macs(layer, batch),
+        params=sum(p.numel() for p in module.parameters()), stride=stride, bias=module.bias is not None,
+        module_type=type(module).__name__, kernel=tuple(getattr(module, 'kernel_size', ())),
+        groups=getattr(module, 'groups', 1), layout=layout, calls=len(layer.inputs), aliases=tuple(layer.names[1:]))
+
+
+_LINEAR_LAYOUTS = {2: 'NC', 3: 'NTC', 4: 'NHWC'}
+
+
+def _linear_sizes(module: nn.Linear, shape: tuple[int, ...], batch: int) -> dict[str, int]:
+    if len(shape) < 2:
+        raise _Unfit(f'its input has no batch axis: shape {shape}')
+    sizes = {'N': _per_sample(shape, batch), 'C_in': module.in_features, 'C_out': module.out_features}
+    if len(shape) > 2:
+        sizes['T'] = math.prod(shape[1:-1])
+    if len(shape) == 4:
+        sizes |= {'H': shape[1], 'W': shape[2]}
+        # A small map still has room for operators on its tokens.
+        if min(shape[1:3]) < MIN_SIZE:
+            sizes = {v: n for v, n in sizes.items() if v not in 'HW'}
+    return sizes
+
+
+def _convolution_sizes(module: nn.Conv1d | nn.Conv2d, shape: tuple[int, ...], out: tuple[int, ...], batch: int,
+                       ) -> tuple[dict[str, int], str, tuple[int, ...]]:
+    axes = len(module.kernel_size)
+    if len(shape) != axes + 2:
+        raise _Unfit(f'its input has no batch axis: shape {shape}')
+    if any(d > 1 and k > 1 for d, k in zip(module.dilation, module.kernel_size, strict=True)):
+        raise _Unfit(f'it is dilated by {"x".join(map(str, module.dilation))}, and slots have windows without holes')
+    stride = tuple(module.stride)
+    want = tuple(-(-n // s) for n, s in zip(shape[2:], stride, strict=True))
+    if out[2:] != want:
+        raise _Unfit(f"its padding is not 'same': {_by(shape[2:])} becomes {_by(out[2:])} instead of {_by(want)}")
+    sizes = {'N': _per_sample(shape, batch), 'C_in': module.in_channels, 'C_out': module.out_channels}
+    sizes |= dict(zip(('L',) if axes == 1 else ('H', 'W'), want, strict=True))
+    return sizes, 'NCL' if axes == 1 else 'NCHW', stride if max(stride) > 1 else ()
+
+
+def _per_sample(shape: tuple[int, ...], batch: int) -> int:
+    return max(shape[0] // batch, 1) if shape[0] % batch == 0 else 1
+
+
+def _by(shape: Sequence[int]) -> str:
+    return 'x'.join(map(str, shape))
+
+
+def _kind(module: nn.Module) -> str:
+    if isinstance(module, nn.Linear):
+        return 'linear'
+    if isinstance(module, nn.Conv1d):
+        return 'conv1d'
+    if not isinstance(module, nn.Conv2d):
+        return ''
+    if module.groups > 1:
+        return 'depthwise' if module.groups == module.in_channels else 'grouped'
+    return {(1, 1): 'pointwise', (3, 3): 'conv3x3'}.get(tuple(module.kernel_size), 'conv')
+
+
+def _macs(layer: LayerTrace, batch: int) -> int:
+    """Multiply-accumulates of all calls, per sample."""
+    module = layer.module
+    total = 0
+    for shape, out in zip(layer.inputs, layer.outputs, strict=True):
+        if isinstance(module, nn.Linear):
+            total += math.prod(out) * module.in_features
+        elif isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
+            total += math.prod(shape) * math.prod(module.kernel_size) * module.out_channels // module.groups
+        else:
+            total += math.prod(out) * math.prod(module.kernel_size) * module.in_channels // module.groups
+    return total // batch
+
+
+def _inside_fused_modules(model: nn.Module) -> dict[nn.Module, str]:
+    """Layers inside torch modules whose fast path takes weights without calling the layers (hooks switch it off)."""
+    fused: dict[nn.Module, str] = {}
+    for parent in model.modules():
+        if isinstance(parent, (nn.TransformerEncoderLayer, nn.MultiheadAttention)):
+            fused |= {m: type(parent).__name__ for m in parent.modules() if isinstance(m, nn.Linear)}
+    return fused
+
+
+# --- selection and binding -------------------------------------------------------------------------------------------
+
+def _select(slot: Slot, kinds: Collection[str], include: Collection[str], exclude: Collection[str],
+            min_share: float) -> Slot | Excluded:
+    names = (slot.name, *slot.aliases)
+    if include and not any(fnmatch.fnmatchcase(n, p) for n in names for p in include):
+        return _leave_out(slot, f'not selected by {", ".join(include)}')
+    for pattern in exclude:
+        if any(fnmatch.fnmatchcase(n, pattern) for n in names):
+            return _leave_out(slot, f'left out by {pattern}')
+    if slot.kind not in kinds:
+        return _leave_out(slot, f'{slot.kind} is not among the kinds to fill ({", ".join(kinds)})')
+    if slot.share < min_share:
+        return _leave_out(slot, f'it holds {slot.share:.2%} of the MACs, below {min_share:.2%}')
+    return slot
+
+
+def _leave_out(slot: Slot, reason: str) -> Excluded:
+    return Excluded(slot.name, reason, slot.kind, slot.macs, slot.share, slot.module_type, slot.sizes)
+
+
+def _bind(found: list[Slot | Excluded], coefficients: Mapping[str, int]) -> list[Slot | Excluded]:
+    """Add the coefficients to the bindings; square maps lose ``W`` when all are square."""
+    slots = [s for s in found if isinstance(s, Slot)]
+    if not slots:
+        return found
+    limit = coefficients['g']
+    if limit < 1:
+        raise SlotError(f'g, the largest number of groups, must be at least 1, got {limit}')
+    groups = common_groups(slots, limit)
+    if groups == 1 < limit:
+        # Odd channel counts: give up the slots that cost the least work, rather than groups for all.
+        def covered(g: int) -> int:
+            return sum(s.macs for s in slots if _divides(g, s))
+        groups = max((2 ** e for e in range(1, limit.bit_length()) if 2 ** e <= limit), key=lambda g: (covered(g), g))
+        groups = groups if covered(groups) else 1
+    rectangular = any(s.sizes['H'] != s.sizes['W'] for s in slots if 'W' in s.sizes)
+    bound: list[Slot | Excluded] = []
+    for slot in found:
+        if isinstance(slot, Slot) and not _divides(groups, slot):
+            slot = _leave_out(slot, f'{groups} groups, which fit the other slots, do not divide C_in = '
+                                    f'{slot.sizes["C_in"]} and C_out = {slot.sizes["C_out"]}')
+        if isinstance(slot, Slot):
+            sizes = {v: n for v, n in slot.sizes.items() if v != 'W' or rectangular}
+            slot = replace(slot, sizes={**sizes, **coefficients, 'g': groups})
+        bound.append(slot)
+    return bound
+
+
+def _divides(g: int, slot: Slot) -> bool:
+    return slot.sizes['C_in'] % g == 0 and slot.sizes['C_out'] % g == 0
+
+
+def _channel_counts(slots: Sequence[Slot]) -> str:
+    return ', '.join(str(c) for c in sorted({s.sizes[v] for s in slots for v in ('C_in', 'C_out')}))
+
+
+def _words(value: str | Collection[str]) -> tuple[str, ...]:
+    return tuple(w.strip() for w in value.split(',') if w.strip()) if isinstance(value, str) else tuple(value)

@@ -1,0 +1,249 @@
+"""What a model really does: one run with hooks on its leaf layers, instead of guesses from names.
+
+:func:`trace` records every call of the layers that an operator could replace (linear layers and all convolutions),
+with concrete shapes. It runs the model as it is used for inference, then a copy in training mode, to notice layers
+that only one of the two modes reaches. It also notices weights that are used without calling their layer (tied
+embeddings, fused attention): replacing such a layer would change or break the model.
+"""
+from __future__ import annotations
+
+import copy
+import logging
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from syno_nni.errors import SlotError
+
+_log = logging.getLogger(__name__)
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+LAYERS = (nn.Linear, *CONVOLUTIONS)
+
+Example = Tensor | Sequence[Any] | Mapping[str, Any] | None
+
+
+@dataclass
+class LayerTrace:
+    """What was seen of one layer.
+
+    ``inputs`` and ``outputs`` hold one shape per call in evaluation mode, ``in_training`` tells whether training mode
+    called it (None when the model could not run in training mode), ``outside_use`` names a function that used its
+    weight outside its own forward, and ``is_output`` tells whether the model returns its result unchanged.
+    """
+    names: list[str]
+    module: nn.Module
+    inputs: list[tuple[int, ...]] = field(default_factory=list)
+    outputs: list[tuple[int, ...]] = field(default_factory=list)
+    in_training: bool | None = None
+    outside_use: str | None = None
+    is_output: bool = False
+
+    @property
+    def name(self) -> str:
+        """The first of the names under which the model holds this layer."""
+        return self.names[0]
+
+
+@dataclass(frozen=True)
+class ModelTrace:
+    """The layers of a model in the order of ``named_modules()``, and the totals of one run.
+
+    ``batch`` is the batch size of the run, ``macs`` the multiply-accumulates of the whole model per sample (all
+    convolutions and matrix products, those inside attention included).
+    """
+    layers: list[LayerTrace]
+    batch: int
+    macs: int
+
+
+def example_of(model: nn.Module, example_input: Example = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments ``(args, kwargs)`` to run the model with.
+
+    ``example_input`` may be a tensor, a shape such as ``(1, 3, 224, 224)``, a tuple of arguments, a mapping of keyword
+    arguments, or None for the input size that a timm model declares. Shapes become standard normal tensors on the
+    device and in the type of the model's parameters.
+
+    Raises:
+        SlotError: None was given and the model declares no input size, or the example is of another type.
+    """
+    if example_input is None:
+        config = getattr(model, 'pretrained_cfg', None) or getattr(model, 'default_cfg', None) or {}
+        size = config.get('input_size') if isinstance(config, Mapping) else getattr(config, 'input_size', None)
+        if not size:
+            raise SlotError(f'{type(model).__name__} declares no input size: pass example_input, a tensor or a shape '
+                            'such as (1, 3, 224, 224)')
+        example_input = (1, *size)
+    if isinstance(example_input, Tensor):
+        return (example_input,), {}
+    if isinstance(example_input, Mapping):
+        return (), dict(example_input)
+    if isinstance(example_input, Sequence) and not isinstance(example_input, str) and len(example_input) > 0:
+        if not all(isinstance(n, int) and not isinstance(n, bool) for n in example_input):
+            return tuple(example_input), {}
+        like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+        # A fixed seed of its own: looking at a model must not disturb the caller's random state.
+        generator = torch.Generator().manual_seed(0)
+        return (torch.randn(*example_input, generator=generator).to(like),), {}
+    raise SlotError(f'example_input must be a tensor, a shape, a tuple of arguments, a mapping of keyword arguments '
+                    f'or None, got {example_input!r}')
+
+
+def trace(model: nn.Module, example_input: Example = None, *, training: bool = True) -> ModelTrace:
+    """Run ``model`` once in evaluation mode and, on a copy, once in training mode; record its layers.
+
+    The model is left as it was: parameters, buffers, training flags and the global random state do not change.
+
+    Raises:
+        SlotError: the model cannot run on the example input.
+    """
+    args, kwargs = example_of(model, example_input)
+    layers = _layers_of(model)
+    flags = {m: m.training for m in model.modules()}
+    counter = FlopCounterMode(display=False)
+    model.eval()
+    try:
+        with counter:
+            result = _run(model, layers, args, kwargs, record=True)
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
+    if training:
+        _trace_training(model, layers, args, kwargs)
+    batch = _batch_of(args, kwargs)
+    del result
+    return ModelTrace(list(layers.values()), batch, counter.get_total_flops() // 2 // batch)
+
+
+def _layers_of(model: nn.Module) -> dict[nn.Module, LayerTrace]:
+    layers: dict[nn.Module, LayerTrace] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, LAYERS) and name:
+            layers.setdefault(module, LayerTrace([], module)).names.append(name)
+    return layers
+
+
+def _trace_training(model: nn.Module, layers: dict[nn.Module, LayerTrace], args: tuple, kwargs: dict) -> None:
+    """Set ``in_training`` of every layer from a run of a copy in training mode."""
+    try:
+        twin = copy.deepcopy(model).train()
+        by_name = _layers_of(twin)
+        # Batch normalisation of 1x1 maps needs two samples.
+        args, kwargs = _map_tensors((args, kwargs), _at_least_two)
+        with _keep_random_state():
+            _run(twin, by_name, args, kwargs, record=False)
+    except Exception as error:  # what a model does in training mode is its own business: only the check is lost
+        _log.info('%s does not run in training mode on this input (%s): layers used only in training are not noticed',
+                  type(model).__name__, error)
+        return
+    for layer, seen in zip(layers.values(), by_name.values(), strict=True):
+        layer.in_training = bool(seen.in_training)
+        layer.outside_use = layer.outside_use or seen.outside_use
+
+
+def _run(model: nn.Module, layers: dict[nn.Module, LayerTrace], args: tuple, kwargs: dict, *, record: bool) -> Any:
+    """Run the model with hooks that fill ``layers``."""
+    running: list[nn.Module] = []
+    results: dict[nn.Module, weakref.ref[Tensor]] = {}
+
+    def enter(module: nn.Module, inputs: tuple, named: dict) -> None:
+        running.append(module)
+
+    def leave(module: nn.Module, inputs: tuple, named: dict, output: Any) -> None:
+        running.pop()
+        layer = layers[module]
+        layer.in_training = True
+        value = inputs[0] if inputs else next(iter(named.values()), None)
+        if record and isinstance(value, Tensor) and isinstance(output, Tensor):
+            layer.inputs.append(tuple(value.shape))
+            layer.outputs.append(tuple(output.shape))
+            results[module] = weakref.ref(output)
+
+    owners: dict[int, list[nn.Module]] = {}
+    for module in layers:
+        owners.setdefault(id(module.weight), []).append(module)
+    handles = [m.register_forward_pre_hook(enter, with_kwargs=True) for m in layers]
+    handles += [m.register_forward_hook(leave, with_kwargs=True) for m in layers]
+    try:
+        with torch.no_grad(), _OutsideUse(layers, owners, running):
+            output = model(*args, **kwargs)
+    except Exception as error:
+        shapes = [tuple(t.shape) for t in _tensors((args, kwargs))]
+        raise SlotError(f'{type(model).__name__} does not run on an example input of shape {shapes}: '
+                        f'{type(error).__name__}: {error}') from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    if record:
+        for layer in layers.values():
+            layer.in_training = None
+        final = {id(t) for t in _tensors(output)}
+        for module, ref in results.items():
+            value = ref()
+            layers[module].is_output = value is not None and id(value) in final
+    return output
+
+
+class _OutsideUse(TorchFunctionMode):
+    """Notices functions that take a layer's weight while that layer is not running."""
+
+    def __init__(self, layers: dict[nn.Module, LayerTrace], owners: dict[int, list[nn.Module]],
+                 running: list[nn.Module]) -> None:
+        super().__init__()
+        self._layers, self._owners, self._running = layers, owners, running
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        name = getattr(func, '__name__', str(func))
+        # Reading a property of the weight (its dtype, device or shape) computes nothing with it.
+        if name not in _HARMLESS:
+            for value in (*args, *(kwargs or {}).values()):
+                for owner in self._owners.get(id(value), ()):
+                    if owner not in self._running:
+                        self._layers[owner].outside_use = name
+        return func(*args, **(kwargs or {}))
+
+
+_HARMLESS = {'__get__', 'size', 'dim', 'is_floating_point', 'is_complex', 'numel', 'stride', '__hash__'}
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _map_tensors(value: Any, change: Any) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {k: _map_tensors(v, change) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_map_tensors(v, change) for v in value)
+    return value
+
+
+def _at_least_two(tensor: Tensor) -> Tensor:
+    return torch.cat([tensor, tensor]) if tensor.dim() > 1 and tensor.shape[0] == 1 else tensor
+
+
+def _batch_of(args: tuple, kwargs: dict) -> int:
+    first = next(_tensors((args, kwargs)), None)
+    return first.shape[0] if first is not None and first.dim() else 1
+
+
+@contextmanager
+def _keep_random_state() -> Iterator[None]:
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
+        yield
