@@ -1,0 +1,319 @@
+"""The formula: an operator as one line of text that people read and that parses back.
+
+``out[n:N, o:C_out, h:H, w:H] = sum[c:C_in, i:k_1, j:k_1] in[n, c, unfold(h, i), unfold(w, j)] * w1[o, c, i, j]``
+
+Names on the left and in ``sum`` introduce indices with their sizes; everything else is index arithmetic:
+``a*S + b`` (Split; S is the size of b), ``a//S`` and ``a%S`` (Merge), ``unfold(a, b)`` (a + b - |b|//2, zero outside),
+``shift(a, 1)`` (cyclic), ``stride(a, s)`` (a*s). Weights follow the input, joined by ``*``.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .errors import FormulaError, SizeError
+from .expr import Coordinate, Iterator, MergeLeft, MergeRight, Out, Shift, Split, Stride, Sum, Unfold
+from .legality import MAX_DEPTH
+from .size import Size
+
+if TYPE_CHECKING:
+    from .operator import Operator
+
+MAX_LENGTH = 10_000
+_TOKEN = re.compile(r'\s*(?:(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<number>\d+)|(?P<symbol>//|[\[\](),:=*/%+^-]))')
+_FUNCTIONS = {'unfold': Unfold, 'shift': Shift, 'stride': Stride}
+_RESERVED = {'out', 'in', 'sum', *_FUNCTIONS}
+_OUT_NAMES = {'N': 'n', 'C_out': 'o', 'H': 'h', 'W': 'w', 'T': 't', 'L': 'l', 'C_in': 'c'}
+_WINDOW_NAMES = 'ijpquv'
+_CHANNEL_NAMES = 'cdef'
+_OTHER_NAMES = 'rabxyz'
+
+
+# ---- printing ----
+
+def names(op: Operator) -> dict[Iterator, str]:
+    """A short name for every iterator: n, o, h, w for outputs, i, j for windows, c, d for channels, r, a for others."""
+    taken: set[str] = set(_RESERVED)
+    result: dict[Iterator, str] = {}
+    windows = {leaf for node in op.nodes() if isinstance(node, Unfold) for leaf in node.right.iterators()}
+    for it in op.iterators():
+        if isinstance(it, Out):
+            first = _OUT_NAMES.get(str(it.size), '')
+            pool = [first, *('w' if first == 'h' else ''), *_OTHER_NAMES[3:]]
+        elif it in windows:
+            pool = list(_WINDOW_NAMES)
+        elif any(v.startswith('C') for v in it.size.variables):
+            pool = list(_CHANNEL_NAMES)
+        else:
+            pool = list(_OTHER_NAMES)
+        name = next((p for p in pool if p and p not in taken), None) or next(
+            f'{pool[-1]}{n}' for n in range(1, 99) if f'{pool[-1]}{n}' not in taken)
+        taken.add(name)
+        result[it] = name
+    return result
+
+
+def coordinate_text(node: Coordinate, name: dict[Iterator, str], inner: bool = False) -> str:
+    """A coordinate as index arithmetic; ``inner`` puts sums and products in parentheses."""
+    if isinstance(node, Iterator):
+        return name[node]
+    if isinstance(node, Split):
+        text = f'{coordinate_text(node.left, name, True)}*{_factor(node.right.size)} + {coordinate_text(node.right, name, True)}'
+        return f'({text})' if inner else text
+    if isinstance(node, (MergeLeft, MergeRight)):
+        text = f'{coordinate_text(node.of, name, True)}{"//" if isinstance(node, MergeLeft) else "%"}{_factor(node.block)}'
+        return f'({text})' if inner else text
+    arguments = [coordinate_text(c, name) for c in node.bottom]
+    if node.argument is not None:
+        arguments.append(str(node.argument))
+    return f'{node.kind}({", ".join(arguments)})'
+
+
+def _factor(size: Size) -> str:
+    text = str(size)
+    return text if re.fullmatch(r'\w+', text) else f'({text})'
+
+
+def tensor_texts(op: Operator) -> tuple[str, str, list[str]]:
+    """The left side, the sum and the tensors of the formula."""
+    name = names(op)
+    left = 'out[' + ', '.join(f'{name[o]}:{o.size}' for o in op.outs()) + ']'
+    total = 'sum[' + ', '.join(f'{name[s]}:{s.size}' for s in op.sums()) + ']' if op.reductions else ''
+    tensors = [('in', op.inputs), *((f'w{n}', w) for n, w in enumerate(op.weights, 1))]
+    return left, total, [f'{t}[{", ".join(coordinate_text(c, name) for c in cs)}]' for t, cs in tensors]
+
+
+def to_text(op: Operator) -> str:
+    """The one-line formula of an operator as it stands (`Operator.__str__` prints the canonical one)."""
+    left, total, tensors = tensor_texts(op)
+    return f'{left} = {total + " " if total else ""}{" * ".join(tensors)}'
+
+
+def to_pretty(op: Operator) -> str:
+    """The formula with one tensor a line."""
+    left, total, tensors = tensor_texts(op)
+    return '\n'.join([f'{left} =', *([f'    {total}'] if total else []), f'      {tensors[0]}',
+                      *(f'    * {t}' for t in tensors[1:])])
+
+
+def to_loop_nest(op: Operator) -> str:
+    """The operator as nested loops with the boundary test spelled out."""
+    name = names(op)
+    lines, indent = [], ''
+    for it in op.outs():
+        lines.append(f'{indent}for {name[it]} in range({it.size}):')
+        indent += '  '
+    _, _, tensors = tensor_texts(op)
+    target = 'out[' + ', '.join(name[o] for o in op.outs()) + ']'
+    lines.append(f'{indent}{target} = 0')
+    for it in op.sums():
+        lines.append(f'{indent}for {name[it]} in range({it.size}):')
+        indent += '  '
+    for node in op.nodes():
+        if isinstance(node, Unfold):
+            left, right = (coordinate_text(c, name, True) for c in node.bottom)
+            lines.append(f'{indent}if 0 <= {left} + {right} - {_factor(node.right.size)}//2 < {node.left.size}:')
+            indent += '  '
+    lines.append(f'{indent}{target} += {" * ".join(tensors)}')
+    return '\n'.join(lines)
+
+
+# ---- parsing ----
+
+def parse(text: str) -> Operator:
+    """The operator of a formula.
+
+    Raises:
+        FormulaError: the text is not a formula; says where and what was wanted.
+        GraphError: the operator it describes is not legal.
+    """
+    if not isinstance(text, str):
+        raise FormulaError(f'a formula must be text, got {type(text).__name__}')
+    if len(text) > MAX_LENGTH:
+        raise FormulaError(f'a formula may have at most {MAX_LENGTH} characters, got {len(text)}')
+    return _Parser(text).operator()
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.tokens: list[tuple[str, str, int]] = []
+        end = 0
+        stripped = text.rstrip()
+        while end < len(stripped):
+            match = _TOKEN.match(stripped, end)
+            if match is None:
+                at = end + len(stripped[end:]) - len(stripped[end:].lstrip())
+                raise FormulaError(f'cannot read formula: unexpected {stripped[at]!r} at column {at + 1} of {self._quote(at)}')
+            end = match.end()
+            self.tokens.append((match.lastgroup or '', match.group(match.lastgroup), match.start(match.lastgroup)))
+        self.position = 0
+        self.index: dict[str, Iterator] = {}
+        self.depth = 0
+
+    # tokens
+    def _quote(self, at: int) -> str:
+        piece = self.text[max(0, at - 30):at + 30]
+        return f'{piece!r}'
+
+    def _fail(self, wanted: str) -> FormulaError:
+        if self.position < len(self.tokens):
+            _, token, at = self.tokens[self.position]
+            return FormulaError(f'cannot read formula: wanted {wanted}, got {token[:40]!r} at column {at + 1} of {self._quote(at)}')
+        return FormulaError(f'cannot read formula: wanted {wanted}, but the text ends after {self.text[-30:]!r}')
+
+    def _peek(self, offset: int = 0) -> str:
+        at = self.position + offset
+        return self.tokens[at][1] if at < len(self.tokens) else ''
+
+    def _take(self, token: str) -> bool:
+        if self._peek() == token:
+            self.position += 1
+            return True
+        return False
+
+    def _expect(self, token: str) -> None:
+        if not self._take(token):
+            raise self._fail(repr(token))
+
+    def _name(self, what: str) -> str:
+        if self.position < len(self.tokens) and self.tokens[self.position][0] == 'name':
+            self.position += 1
+            return self.tokens[self.position - 1][1]
+        raise self._fail(what)
+
+    # grammar
+    def operator(self) -> Operator:
+        from .operator import Operator
+        self._expect('out')
+        outputs = self._declarations(Out)
+        self._expect('=')
+        reductions: list[Size] = self._declarations(Sum) if self._take('sum') else []
+        self._expect('in')
+        inputs = self._coordinates()
+        weights = []
+        while self._take('*'):
+            name = self._name('a weight such as w1')
+            if name != f'w{len(weights) + 1}':
+                self.position -= 1
+                raise self._fail(f"weight 'w{len(weights) + 1}' (weights are numbered from 1)")
+            weights.append(self._coordinates())
+        if self.position != len(self.tokens):
+            raise self._fail('"*" and a weight, or the end')
+        return Operator(outputs, reductions, inputs, weights)
+
+    def _declarations(self, make: type[Iterator]) -> list[Size]:
+        sizes: list[Size] = []
+        self._expect('[')
+        while not self._take(']'):
+            if sizes:
+                self._expect(',')
+            name = self._name('an index name')
+            if name in self.index or name in _RESERVED:
+                self.position -= 1
+                raise self._fail('an index name that is not in use or reserved')
+            self._expect(':')
+            size = self._size()
+            self.index[name] = make(len(sizes), size)
+            sizes.append(size)
+        return sizes
+
+    def _size(self) -> Size:
+        size = self._size_factor()
+        while self._peek() in ('*', '/'):
+            times = self._take('*') or not self._take('/')
+            size = size * self._size_factor() if times else size / self._size_factor()
+        return size
+
+    def _size_factor(self) -> Size:
+        if self._take('('):
+            self.depth += 1
+            if self.depth > MAX_DEPTH:
+                raise self._fail(f'at most {MAX_DEPTH} nested parentheses')
+            size = self._size()
+            self._expect(')')
+            self.depth -= 1
+            return size
+        if self.position == len(self.tokens) or self.tokens[self.position][0] == 'symbol':
+            raise self._fail('a size such as C_in/g')
+        piece = self._peek()
+        self.position += 1
+        try:
+            size = Size.parse(piece)
+            if self._take('^'):
+                sign = '-' if self._take('-') else ''
+                piece = f'{piece}^{sign}{self._peek()}'
+                self.position += 1
+                size = Size.parse(piece)
+        except SizeError as error:
+            raise FormulaError(f'cannot read formula: {error}') from None
+        return size
+
+    def _coordinates(self) -> list[Coordinate]:
+        result: list[Coordinate] = []
+        self._expect('[')
+        while not self._take(']'):
+            if result:
+                self._expect(',')
+            result.append(self._sum())
+        return result
+
+    def _sum(self) -> Coordinate:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise self._fail(f'at most {MAX_DEPTH} nested primitives')
+        node = self._atom()
+        while self._peek() in ('//', '%', '*'):
+            symbol = self._peek()
+            self.position += 1
+            size = self._size_factor()
+            if symbol == '*':
+                self._expect('+')
+                right = self._atom()
+                while self._peek() in ('//', '%'):
+                    half = MergeLeft if self._take('//') else MergeRight
+                    if half is MergeRight:
+                        self._expect('%')
+                    right = half(right, self._size_factor())
+                if right.size != size:
+                    raise FormulaError(f'cannot read formula: in a*S + b, S must be the size of b, which is {right.size}; '
+                                       f'got {size}')
+                node = Split(node, right)
+            else:
+                node = (MergeLeft if symbol == '//' else MergeRight)(node, size)
+        self.depth -= 1
+        return node
+
+    def _atom(self) -> Coordinate:
+        if self._take('('):
+            node = self._sum()
+            self._expect(')')
+            return node
+        name = self._name('an index, a function or "("')
+        if name in _FUNCTIONS and self._take('('):
+            first = self._sum()
+            self._expect(',')
+            if name == 'unfold':
+                node: Coordinate = Unfold(first, self._sum())
+            elif name == 'shift':
+                node = Shift(first, self._integer())
+            else:
+                node = Stride(first, self._size())
+            self._expect(')')
+            return node
+        if name not in self.index:
+            self.position -= 1
+            known: Sequence[str] = sorted(self.index)
+            raise self._fail(f'one of the indices {", ".join(known) or "(none)"}')
+        return self.index[name]
+
+    def _integer(self) -> int:
+        sign = -1 if self._take('-') else 1
+        if self.position < len(self.tokens) and self.tokens[self.position][0] == 'number' and len(self._peek()) < 12:
+            self.position += 1
+            return sign * int(self.tokens[self.position - 1][1])
+        raise self._fail('an integer of at most 11 digits')
+
+
+__all__ = ['coordinate_text', 'names', 'parse', 'tensor_texts', 'to_loop_nest', 'to_pretty', 'to_text']
