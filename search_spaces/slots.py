@@ -45,7 +45,7 @@ class Slot:
     ``sizes`` is the binding; ``macs`` (per sample, over all calls) and ``params`` are the original layer's, ``share``
     is its part of the model's MACs. ``stride`` is what the pooling in front of the operator must do. ``layout`` names
     the axes of the layer's input: ``NCHW``, ``NCL``, or ``C`` last behind any leading axes (``NC``, ``NTC``, ``NHWC``).
-    ``aliases`` are further names of the same module.
+    ``input_size`` are the spatial sizes before the pooling; ``aliases`` are further names of the same module.
     """
     name: str
     kind: str
@@ -60,6 +60,7 @@ class Slot:
     groups: int = 1
     layout: str = 'NCHW'
     calls: int = 1
+    input_size: tuple[int, ...] = ()
     aliases: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,8 +90,7 @@ class _Unfit(Exception):
 
 def find_slots(model: nn.Module, example_input: Example = None, *, kinds: str | Collection[str] = 'auto',
                include: str | Collection[str] = (), exclude: str | Collection[str] = (), min_share: float = 0.0,
-               g: int = COEFFICIENTS['g'], coefficients: Mapping[str, int] | None = None,
-               ) -> tuple[list[Slot], list[Excluded]]:
+               coefficients: Mapping[str, int | str] | None = None) -> tuple[list[Slot], list[Excluded]]:
     """Sort the convolutions and linear layers of ``model`` into slots and excluded layers, in the model's order.
 
     Args:
@@ -102,16 +102,23 @@ def find_slots(model: nn.Module, example_input: Example = None, *, kinds: str | 
             ``kinds`` says otherwise.
         exclude: name patterns of layers to keep.
         min_share: smallest part of the model's MACs a slot must hold, such as 0.01.
-        g: largest number of groups; the binding gets the largest one up to it that divides all channel counts.
-        coefficients: values for ``k_1``, ``k_2``, ``s`` (and further coefficients) in place of 3, 7, 2.
+        coefficients: values that replace those of :data:`COEFFICIENTS` or join them. ``g`` is the largest number of
+            groups: the bindings get the largest one up to it that divides all channel counts. The word ``'kernel'``
+            means the kernel size of the slot's own layer.
 
     Raises:
         SlotError: the model does not run, a kind is unknown, or a pattern matches no layer.
     """
-    kinds, include, exclude = _words(kinds), _words(include), _words(exclude)
-    unknown = [k for k in kinds if k not in (*KINDS, 'auto', 'all')]
-    if unknown:
-        raise SlotError(f'unknown kind of slot {unknown[0]!r}: choose from {", ".join(KINDS)}, auto, all')
+    return choose(survey(model, example_input), kinds=kinds, include=include, exclude=exclude, min_share=min_share,
+                  coefficients=coefficients)
+
+
+def survey(model: nn.Module, example_input: Example = None) -> list[Slot | Excluded]:
+    """Every convolution and linear layer: a slot (of any kind, its binding without coefficients), or excluded.
+
+    Raises:
+        SlotError: the model does not run on the example input.
+    """
     run = trace(model, example_input)
     fused = _inside_fused_modules(model)
     found: list[Slot | Excluded] = []
@@ -123,7 +130,19 @@ def find_slots(model: nn.Module, example_input: Example = None, *, kinds: str | 
             macs = _macs(layer, run.batch)
             found.append(Excluded(layer.name, str(reason), _kind(layer.module), macs, macs / max(run.macs, 1),
                                   type(layer.module).__name__))
-    names = [n for layer in run.layers for n in layer.names]
+    return found
+
+
+def choose(found: Iterable[Slot | Excluded], *, kinds: str | Collection[str] = 'auto',
+           include: str | Collection[str] = (), exclude: str | Collection[str] = (), min_share: float = 0.0,
+           coefficients: Mapping[str, int | str] | None = None) -> tuple[list[Slot], list[Excluded]]:
+    """Select and bind the slots of a :func:`survey`; the arguments are those of :func:`find_slots`."""
+    found = list(found)
+    kinds, include, exclude = _words(kinds), _words(include), _words(exclude)
+    unknown = [k for k in kinds if k not in (*KINDS, 'auto', 'all')]
+    if unknown:
+        raise SlotError(f'unknown kind of slot {unknown[0]!r}: choose from {", ".join(KINDS)}, auto, all')
+    names = [n for s in found for n in (s.name, *getattr(s, 'aliases', ()))]
     for pattern in (*include, *exclude):
         if not fnmatch.filter(names, pattern):
             raise SlotError(f'no layer matches {pattern!r}{did_you_mean(pattern, names)}')
@@ -132,7 +151,7 @@ def find_slots(model: nn.Module, example_input: Example = None, *, kinds: str | 
     elif 'all' in kinds:
         kinds = KINDS
     found = [_select(s, kinds, include, exclude, min_share) if isinstance(s, Slot) else s for s in found]
-    found = _bind(found, {**COEFFICIENTS, **(coefficients or {}), 'g': g})
+    found = _bind(found, coefficients or {})
     return [s for s in found if isinstance(s, Slot)], [s for s in found if isinstance(s, Excluded)]
 
 
@@ -147,20 +166,16 @@ def default_kinds(slots: Sequence[Slot]) -> tuple[str, ...]:
     return tuple(k for k in KINDS if share[k] >= NOTABLE_SHARE) or (largest,)
 
 
-def bindings(slots: Iterable[Slot], g: int = COEFFICIENTS['g'], **coefficients: int) -> list[dict[str, int]]:
+def bindings(slots: Iterable[Slot], **coefficients: int) -> list[dict[str, int]]:
     """The bindings of ``slots`` for an operator space, one per slot (equal ones repeat and so weigh more).
 
-    ``g`` is lowered to the largest number of groups that divides the channel counts of all the slots.
-
-    Raises:
-        SlotError: only g = 1 divides them all.
+    Further ``coefficients`` replace those of the slots; ``g`` is lowered to the largest number of groups that divides
+    all channel counts.
     """
     slots = list(slots)
-    values = {**COEFFICIENTS, **coefficients, 'g': common_groups(slots, g)}
-    if slots and values['g'] < 2 <= g:
-        raise SlotError(f'the channel counts of the slots have no common divisor: {_channel_counts(slots)}; choose '
-                        'fewer slots, or leave out those that find_slots() excludes')
-    return [{**s.sizes, **values} for s in slots]
+    if 'g' in coefficients:
+        coefficients['g'] = common_groups(slots, coefficients['g'])
+    return [{**s.sizes, **coefficients} for s in slots]
 
 
 def common_groups(slots: Iterable[Slot], limit: int = COEFFICIENTS['g']) -> int:
@@ -239,7 +254,8 @@ def _slot_of(layer: LayerTrace, batch: int, fused: Mapping[nn.Module, str]) -> S
         name=layer.name, kind=_kind(module), sizes=sizes, macs=_macs(layer, batch),
         params=sum(p.numel() for p in module.parameters()), stride=stride, bias=module.bias is not None,
         module_type=type(module).__name__, kernel=tuple(getattr(module, 'kernel_size', ())),
-        groups=getattr(module, 'groups', 1), layout=layout, calls=len(layer.inputs), aliases=tuple(layer.names[1:]))
+        groups=getattr(module, 'groups', 1), layout=layout, calls=len(layer.inputs),
+        input_size=() if isinstance(module, nn.Linear) else shape[2:], aliases=tuple(layer.names[1:]))
 
 
 _LINEAR_LAYOUTS = {2: 'NC', 3: 'NTC', 4: 'NHWC'}
@@ -339,40 +355,43 @@ def _leave_out(slot: Slot, reason: str) -> Excluded:
     return Excluded(slot.name, reason, slot.kind, slot.macs, slot.share, slot.module_type, slot.sizes)
 
 
-def _bind(found: list[Slot | Excluded], coefficients: Mapping[str, int]) -> list[Slot | Excluded]:
-    """Add the coefficients to the bindings; square maps lose ``W`` when all are square."""
+def _bind(found: list[Slot | Excluded], coefficients: Mapping[str, int | str]) -> list[Slot | Excluded]:
+    """Add the coefficients to the bindings; ``W`` leaves them when all maps are square."""
+    values = {**COEFFICIENTS, **coefficients}
     slots = [s for s in found if isinstance(s, Slot)]
+    wrong = [f'{v} = {n!r}' for v, n in values.items() if n != 'kernel' and (not isinstance(n, int) or n < 1)]
+    if wrong or values['g'] == 'kernel':
+        raise SlotError(f'coefficients are positive integers or (not for g) the word kernel, got {", ".join(wrong)}')
     if not slots:
         return found
-    limit = coefficients['g']
-    if limit < 1:
-        raise SlotError(f'g, the largest number of groups, must be at least 1, got {limit}')
-    groups = common_groups(slots, limit)
-    if groups == 1 < limit:
-        # Odd channel counts: give up the slots that cost the least work, rather than groups for all.
-        def covered(g: int) -> int:
-            return sum(s.macs for s in slots if _divides(g, s))
-        groups = max((2 ** e for e in range(1, limit.bit_length()) if 2 ** e <= limit), key=lambda g: (covered(g), g))
-        groups = groups if covered(groups) else 1
+    values['g'] = _groups_for_most(slots, values['g'])
     rectangular = any(s.sizes['H'] != s.sizes['W'] for s in slots if 'W' in s.sizes)
     bound: list[Slot | Excluded] = []
     for slot in found:
-        if isinstance(slot, Slot) and not _divides(groups, slot):
-            slot = _leave_out(slot, f'{groups} groups, which fit the other slots, do not divide C_in = '
+        if isinstance(slot, Slot) and not _divides(values['g'], slot):
+            slot = _leave_out(slot, f'{values["g"]} groups, which fit the other slots, do not divide C_in = '
                                     f'{slot.sizes["C_in"]} and C_out = {slot.sizes["C_out"]}')
         if isinstance(slot, Slot):
             sizes = {v: n for v, n in slot.sizes.items() if v != 'W' or rectangular}
-            slot = replace(slot, sizes={**sizes, **coefficients, 'g': groups})
+            own = {v: max(slot.kernel, default=1) if n == 'kernel' else n for v, n in values.items()}
+            slot = replace(slot, sizes=sizes | own)
         bound.append(slot)
     return bound
 
 
+def _groups_for_most(slots: Sequence[Slot], limit: int) -> int:
+    """The largest number of groups for all slots; where odd channel counts leave none, for those with most MACs."""
+    common = common_groups(slots, limit)
+    if common > 1:
+        return common
+    powers = [2 ** e for e in range(1, limit.bit_length()) if 2 ** e <= limit]
+    covered = {g: sum(s.macs for s in slots if _divides(g, s)) for g in powers}
+    best = max(powers, key=lambda g: (covered[g], g), default=1)
+    return best if covered.get(best) else 1
+
+
 def _divides(g: int, slot: Slot) -> bool:
     return slot.sizes['C_in'] % g == 0 and slot.sizes['C_out'] % g == 0
-
-
-def _channel_counts(slots: Sequence[Slot]) -> str:
-    return ', '.join(str(c) for c in sorted({s.sizes[v] for s in slots for v in ('C_in', 'C_out')}))
 
 
 def _words(value: str | Collection[str]) -> tuple[str, ...]:

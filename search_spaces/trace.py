@@ -110,7 +110,7 @@ def trace(model: nn.Module, example_input: Example = None, *, training: bool = T
     counter = FlopCounterMode(display=False)
     model.eval()
     try:
-        with counter:
+        with _keep_random_state(), counter:
             result = _run(model, layers, args, kwargs, record=True)
     finally:
         for module, flag in flags.items():
