@@ -8,6 +8,7 @@ keeping the least result, skipping choices that an exchange of two reductions ma
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .expr import Coordinate, Iterator, Out, Sum
@@ -31,7 +32,15 @@ def canonical_form(op: Operator) -> Operator:
     for index in hidden:
         colours[index] = (1, op.reductions[index].sort_key)
     order = _order(_least(op, colours, hidden))
-    return _relabel(op, order, Operator)
+    return _relabel(op, order, Operator.trusted)
+
+
+def total_key(op: Operator) -> tuple:
+    """A totally ordered key of the isomorphism class: equal exactly for isomorphic operators."""
+    form = canonical_form(op)
+    colours = {i: (0, i) for i in range(len(form.reductions))}
+    return (tuple(s.sort_key for s in form.outputs), tuple(s.sort_key for s in form.reductions),
+            tuple(_key(c, colours) for c in form.inputs), tuple(tuple(_key(c, colours) for c in w) for w in form.weights))
 
 
 def _order(colours: Colour) -> dict[int, int]:
@@ -99,7 +108,7 @@ def _exchangeable(op: Operator, a: int, b: int) -> bool:
             == Counter(_weight_key(w, exchanged) for w in op.weights))
 
 
-def _relabel(op: Operator, order: dict[int, int], make: type[Operator]) -> Operator:
+def _relabel(op: Operator, order: dict[int, int], make: Callable[..., Operator]) -> Operator:
     colours = {old: (0, new) for old, new in order.items()}
     weights = sorted((tuple(sorted(w, key=lambda c: _key(c, colours))) for w in op.weights),
                      key=lambda w: tuple(_key(c, colours) for c in w))
