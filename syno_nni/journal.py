@@ -16,9 +16,10 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -41,7 +42,7 @@ def read_journal(path: Path) -> RunState:
         JournalError: the file cannot be read, a line is damaged or contradicts the ones before, or a newer version
             of syno-nni wrote it.
     """
-    return _load(path)[0]
+    return _load(path)[1]
 
 
 class Journal:
@@ -55,15 +56,16 @@ class Journal:
 
     def __init__(self, directory: Path, listener: Listener | None = None) -> None:
         self.path = directory / JOURNAL_FILE
-        self.state = RunState()
+        self.records: list[Record] = []
+        """All records, oldest first."""
         self._listener = listener
         self._mutex = threading.RLock()
         self._file: int | None = None
         self._lock = _RunLock(directory / LOCK_FILE)
         try:
-            self._size = 0
+            self.state, self._size = RunState(), 0
             if self.path.exists():
-                self.state, self._size = _load(self.path)
+                self.records, self.state, self._size = _load(self.path)
         except BaseException:
             self._lock.release()
             raise
@@ -80,7 +82,20 @@ class Journal:
             self.state.check(record)
             self._write(line.encode())
             self.state.apply(record)
+            self.records.append(record)
             self._tell(record)
+
+    def write(self, fields: Mapping[str, Any]) -> None:
+        """:meth:`append` for a record given as a dict; ``time`` is filled in.
+
+        Raises:
+            JournalError: also when ``fields`` make no record (see :mod:`syno_nni.records`).
+        """
+        try:
+            record = PARSER.validate_python(dict(fields))
+        except ValidationError as error:
+            raise JournalError(f'{self.path}: not a record: {_first_error(error)}') from None
+        self.append(record)
 
     def _tell(self, record: Record) -> None:
         if self._listener is None:
@@ -148,8 +163,8 @@ class Journal:
         self.close()
 
 
-def _load(path: Path) -> tuple[RunState, int]:
-    """The state and the number of bytes of complete lines."""
+def _load(path: Path) -> tuple[list[Record], RunState, int]:
+    """The records, the state they make, and the number of bytes of complete lines."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -158,13 +173,14 @@ def _load(path: Path) -> tuple[RunState, int]:
     if size < len(data):
         _log.warning('%s, line %d: dropped an incomplete line of %d bytes (a crash while it was written)', path,
                      data.count(b'\n') + 1, len(data) - size)
-    state = RunState()
+    records, state = [], RunState()
     for number, record in _records(data[:size], path):
         try:
             state.apply(record)
         except JournalError as error:
             raise JournalError(f'{path}, line {number}: {error}; restore the file from a copy') from None
-    return state, size
+        records.append(record)
+    return records, state, size
 
 
 def _records(data: bytes, path: Path) -> Iterator[tuple[int, Record]]:
@@ -184,9 +200,7 @@ def _records(data: bytes, path: Path) -> Iterator[tuple[int, Record]]:
         try:
             yield number, PARSER.validate_json(line)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = '.'.join(str(part) for part in first['loc'][1:])
-            raise JournalError(f'{where}: {fields["event"]} record: {field}: {first["msg"]}') from None
+            raise JournalError(f'{where}: {_first_error(error)}') from None
 
 
 def _check_format(fields: dict[str, object], where: str) -> None:
@@ -196,6 +210,12 @@ def _check_format(fields: dict[str, object], where: str) -> None:
     if version > FORMAT:
         raise JournalError(f'{where}: a newer syno-nni wrote this journal (format {version}; this version reads up '
                            f'to {FORMAT}); upgrade with: pip install -U syno-nni')
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    event, *path = [str(part) for part in first['loc']] or ['?']
+    return f'{event} record, {".".join(path) or "event"}: {first["msg"]}'
 
 
 def _excerpt(line: bytes) -> str:

@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import math
 import time as clock
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter
 
 FORMAT = 1
+
+
+def _plain(metrics: Any) -> Any:
+    """numpy and torch scalars as numbers."""
+    if not isinstance(metrics, Mapping):
+        return metrics
+    return {k: v.item() if hasattr(v, 'item') and getattr(v, 'ndim', 1) == 0 else v for k, v in metrics.items()}
 
 
 def _finite(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -21,15 +29,16 @@ def _finite(metrics: dict[str, Any]) -> dict[str, Any]:
     return metrics
 
 
-Metrics = Annotated[dict[str, JsonValue], AfterValidator(_finite)]
+Metrics = Annotated[dict[str, JsonValue], BeforeValidator(_plain), AfterValidator(_finite)]
 """``default`` (what the search maximises), ``accuracy``, ``latency_ms``, ``baseline_latency_ms``, ``speedup``,
 ``macs``, ``params``, and whatever else a trial reports."""
 
-FailureReason = Literal['error', 'timeout', 'crash', 'out_of_memory', 'no_metric', 'bad_metric', 'wrong_result',
-                        'rejected', 'cancelled']
-"""``error``: the trial raised; ``crash``: its process died; ``no_metric``: it ended without a report; ``bad_metric``:
-its report has no finite ``default``; ``wrong_result``: a kernel differs from the reference; ``rejected``: a filter
-turned it down before training; ``cancelled``: the user or a time limit stopped it."""
+ErrorKind = Literal['exception', 'timeout', 'died', 'invalid-metric', 'rejected', 'lost']
+"""Why a candidate has no result: its evaluation raised, took too long, or its process vanished; its metrics are
+unusable; a filter refused it before training; or the search was killed twice while it ran."""
+
+
+Number = Annotated[int, Field(ge=0)]
 
 
 class _Record(BaseModel):
@@ -53,51 +62,56 @@ class Resumed(_Record):
     environment: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class Baseline(_Record):
-    """The original model, trained with the candidates' recipe and measured as they are."""
-    event: Literal['baseline'] = 'baseline'
-    metrics: Metrics
+class Submitted(_Record):
+    """A candidate goes to the engine; once more (``attempt`` 2) if the search was killed while it ran.
 
-
-class Proposed(_Record):
-    """The strategy chose a candidate. ``sample`` maps the label of each choice to its value, as NNI's samples do."""
-    event: Literal['proposed'] = 'proposed'
+    ``number`` 0, id ``baseline``, is the original model: evaluated like a candidate. ``sample`` maps the label of each
+    choice to a formula or ``keep``. ``rng`` says which random stream the proposal drew from.
+    """
+    event: Literal['submitted'] = 'submitted'
+    number: Number
     id: str
     formula: str
-    label: str = ''
-    sample: dict[str, JsonValue] = Field(default_factory=dict)
+    sample: dict[str, str] = Field(default_factory=dict)
+    attempt: int = Field(default=1, ge=1)
+    rng: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class Started(_Record):
-    """A candidate's evaluation began; it may begin again after a crash. ``trial`` is the engine's name for it."""
-    event: Literal['started'] = 'started'
-    id: str
-    trial: str = ''
-
-
-class Finished(_Record):
-    """A candidate was evaluated: final, and never repeated."""
-    event: Literal['finished'] = 'finished'
+class Intermediate(_Record):
+    """Metrics on the way, such as those of an epoch."""
+    event: Literal['intermediate'] = 'intermediate'
+    number: Number
     id: str
     metrics: Metrics
 
 
-class Failed(_Record):
-    """A candidate's evaluation failed."""
-    event: Literal['failed'] = 'failed'
+class Abandoned(_Record):
+    """The search ended in good order while this candidate was in flight; the attempt does not count."""
+    event: Literal['abandoned'] = 'abandoned'
+    number: Number
     id: str
-    reason: FailureReason
+
+
+class Error(BaseModel):
+    """Why a candidate failed."""
+    model_config = ConfigDict(frozen=True, extra='ignore')
+    kind: ErrorKind
     message: str = ''
 
 
-class StrategyState(_Record):
-    """What the strategy needs to go on, random state included; the last one counts."""
-    event: Literal['strategy'] = 'strategy'
-    state: dict[str, JsonValue]
+class Finished(_Record):
+    """A candidate's outcome, final and never repeated: ``metrics`` if it succeeded, else ``error``."""
+    event: Literal['finished'] = 'finished'
+    number: Number
+    id: str
+    state: Literal['succeeded', 'failed']
+    metrics: Metrics = Field(default_factory=dict)
+    error: Error | None = None
+    duration_s: float | None = None
 
 
 class Tested(_Record):
-    """Metrics on the test split, taken once, at the end. ``id`` is a candidate's, or '' for the baseline."""
+    """Metrics on the test split, taken once, at the end."""
     event: Literal['tested'] = 'tested'
     id: str
     metrics: Metrics
@@ -110,7 +124,7 @@ class Ended(_Record):
     message: str = ''
 
 
-AnyRecord = Header | Resumed | Baseline | Proposed | Started | Finished | Failed | StrategyState | Tested | Ended
+AnyRecord = Header | Resumed | Submitted | Intermediate | Abandoned | Finished | Tested | Ended
 Record = Annotated[AnyRecord, Field(discriminator='event')]
 PARSER: TypeAdapter[Record] = TypeAdapter(Record)
 EVENTS = tuple(record.model_fields['event'].default for record in get_args(AnyRecord))

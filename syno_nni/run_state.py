@@ -6,40 +6,27 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .errors import JournalError
-from .records import (
-    Baseline,
-    Ended,
-    Failed,
-    FailureReason,
-    Finished,
-    Header,
-    Proposed,
-    Record,
-    Resumed,
-    Started,
-    StrategyState,
-    Tested,
-)
+from .records import Abandoned, Ended, Error, Finished, Header, Intermediate, Record, Resumed, Submitted, Tested
+
+BASELINE = 'baseline'
+"""The id of the candidate that keeps every layer: the original model."""
 
 
 @dataclass
 class Candidate:
-    """One proposed operator (or one operator per slot group) and what became of it. Times are Unix seconds."""
+    """One proposed operator (or one per group of slots) and what became of it. Times are Unix seconds."""
     id: str
-    formula: str
-    label: str
-    sample: dict[str, Any]
     number: int
-    proposed_at: float
-    status: Literal['proposed', 'running', 'finished', 'failed'] = 'proposed'
-    attempts: int = 0
-    trial: str = ''
-    started_at: float | None = None
+    formula: str
+    sample: dict[str, str]
+    submitted_at: float
+    status: Literal['running', 'waiting', 'succeeded', 'failed'] = 'running'
+    attempts: int = 1
     ended_at: float | None = None
+    duration_s: float | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     test_metrics: dict[str, Any] = field(default_factory=dict)
-    reason: FailureReason | None = None
-    message: str = ''
+    error: Error | None = None
 
 
 @dataclass
@@ -47,14 +34,14 @@ class RunState:
     """The state of a run. :meth:`apply` is the only thing that changes it."""
     header: Header | None = None
     config: dict[str, Any] = field(default_factory=dict)
-    baseline: dict[str, Any] | None = None
-    baseline_test: dict[str, Any] | None = None
+    environment: dict[str, Any] = field(default_factory=dict)
     candidates: dict[str, Candidate] = field(default_factory=dict)
-    strategy: dict[str, Any] | None = None
+    """By id, the baseline included, in the order of their first submission."""
     ended: Ended | None = None
     started_at: float | None = None
     updated_at: float | None = None
     sessions: int = 0
+    """How many processes have worked on the run."""
 
     @classmethod
     def replay(cls, records: Iterable[Record]) -> RunState:
@@ -70,80 +57,88 @@ class RunState:
         self.updated_at = record.time
         match record:
             case Header():
-                self.header, self.config, self.started_at, self.sessions = record, record.config, record.time, 1
+                self.header, self.started_at = record, record.time
+                self._new_session(record)
             case Resumed():
-                self.config, self.ended, self.sessions = record.config, None, self.sessions + 1
-            case Baseline():
-                self.baseline = record.metrics
-            case StrategyState():
-                self.strategy = record.state
+                self._new_session(record)
             case Ended():
                 self.ended = record
-            case Tested(id=''):
-                self.baseline_test = record.metrics
-            case Proposed():
-                self.candidates[record.id] = Candidate(record.id, record.formula, record.label, record.sample,
-                                                       len(self.candidates), record.time)
-            case _:
-                self._apply_to(self.candidates[record.id], record)
-
-    def _apply_to(self, candidate: Candidate, record: Record) -> None:
-        match record:
-            case Started():
-                candidate.status, candidate.trial, candidate.started_at = 'running', record.trial, record.time
-                candidate.attempts += 1
+            case Submitted():
+                self._submit(record)
+            case Abandoned():
+                candidate = self.candidates[record.id]
+                candidate.status, candidate.attempts = 'waiting', candidate.attempts - 1
             case Finished():
-                candidate.status, candidate.metrics, candidate.ended_at = 'finished', record.metrics, record.time
-                candidate.reason, candidate.message = None, ''
-            case Failed():
-                candidate.status, candidate.ended_at = 'failed', record.time
-                candidate.reason, candidate.message = record.reason, record.message
+                candidate = self.candidates[record.id]
+                candidate.status, candidate.ended_at = record.state, record.time
+                candidate.metrics, candidate.error = record.metrics, record.error
+                candidate.duration_s = record.duration_s
             case Tested():
-                candidate.test_metrics = record.metrics
+                self.candidates[record.id].test_metrics = record.metrics
+
+    def _new_session(self, record: Header | Resumed) -> None:
+        self.config, self.environment, self.ended = record.config, record.environment, None
+        self.sessions += 1
+
+    def _submit(self, record: Submitted) -> None:
+        candidate = self.candidates.get(record.id)
+        if candidate is None:
+            self.candidates[record.id] = Candidate(record.id, record.number, record.formula, record.sample, record.time)
+        else:
+            candidate.status, candidate.submitted_at = 'running', record.time
+            candidate.attempts += 1
 
     def check(self, record: Record) -> None:
         """Raise JournalError when ``record`` cannot follow the records so far."""
         if isinstance(record, Header) != (self.header is None):
             raise JournalError('a run begins with one header' if self.header else 'the header record is missing')
-        if isinstance(record, Proposed):
-            if record.id in self.candidates:
-                raise JournalError(f'candidate {record.id} is proposed twice')
-        elif isinstance(record, Started | Finished | Failed | Tested) and record.id != '':
-            candidate = self.candidates.get(record.id)
-            if candidate is None:
-                raise JournalError(f'candidate {record.id} is {record.event} but was never proposed')
-            if candidate.status == 'finished' and not isinstance(record, Tested):
-                raise JournalError(f'candidate {record.id} is {record.event} after it finished')
+        if not isinstance(record, Submitted | Intermediate | Abandoned | Finished | Tested):
+            return
+        candidate = self.candidates.get(record.id)
+        if candidate is None and not isinstance(record, Submitted):
+            raise JournalError(f'candidate {record.id} is {record.event} but was never submitted')
+        done = candidate is not None and candidate.status in ('succeeded', 'failed')
+        if done and isinstance(record, Submitted | Abandoned | Finished):
+            raise JournalError(f'candidate {record.id} is {record.event} after it finished')
 
     @property
-    def finished(self) -> list[Candidate]:
-        """Evaluated candidates, in the order they finished."""
-        done = [c for c in self.candidates.values() if c.status == 'finished']
-        return sorted(done, key=lambda c: (c.ended_at or 0, c.number))
+    def baseline(self) -> Candidate | None:
+        """The original model, once it was evaluated."""
+        candidate = self.candidates.get(BASELINE)
+        return candidate if candidate is not None and candidate.status == 'succeeded' else None
+
+    @property
+    def operators(self) -> list[Candidate]:
+        """All candidates but the baseline, by number."""
+        return sorted((c for c in self.candidates.values() if c.id != BASELINE), key=lambda c: c.number)
+
+    @property
+    def succeeded(self) -> list[Candidate]:
+        """Operators with a result, in the order in which the results came."""
+        done = [c for c in self.operators if c.status == 'succeeded']
+        return sorted(done, key=lambda c: c.ended_at or 0)
 
     @property
     def failed(self) -> list[Candidate]:
-        """Candidates whose evaluation failed, in the order of proposal."""
-        return [c for c in self.candidates.values() if c.status == 'failed']
+        """Operators whose evaluation failed, by number."""
+        return [c for c in self.operators if c.status == 'failed']
 
     @property
     def in_flight(self) -> list[Candidate]:
-        """Proposed candidates without an outcome, in the order of proposal: what a resumed run evaluates first."""
-        return [c for c in self.candidates.values() if c.status in ('proposed', 'running')]
+        """Candidates without an outcome (perhaps the baseline too): what a resumed run evaluates first."""
+        return [c for c in self.candidates.values() if c.status in ('running', 'waiting')]
 
     @property
     def front(self) -> list[Candidate]:
-        """Finished candidates that no other one beats in both accuracy and latency, fastest first."""
+        """Operators that no other one beats in both ``accuracy`` and ``latency_ms``, fastest first."""
+        measured = [c for c in self.succeeded if {'latency_ms', 'accuracy'} <= c.metrics.keys()]
         best: list[Candidate] = []
-        for candidate in sorted(self._measured(), key=lambda c: (c.metrics['latency_ms'], -c.metrics['accuracy'])):
+        for candidate in sorted(measured, key=lambda c: (c.metrics['latency_ms'], -c.metrics['accuracy'])):
             if not best or candidate.metrics['accuracy'] > best[-1].metrics['accuracy']:
                 best.append(candidate)
         return best
 
     @property
     def best(self) -> Candidate | None:
-        """The finished candidate with the greatest ``default`` metric, the earliest of equals."""
-        return max(self.finished, key=lambda c: c.metrics.get('default', float('-inf')), default=None)
-
-    def _measured(self) -> list[Candidate]:
-        return [c for c in self.finished if 'latency_ms' in c.metrics and 'accuracy' in c.metrics]
+        """The operator with the greatest ``default`` metric, the earliest of equals."""
+        return max(self.succeeded, key=lambda c: c.metrics.get('default', float('-inf')), default=None)
