@@ -109,9 +109,12 @@ class OperatorChoice(LabeledMutable):
     def random(self, memo: Sample | None = None, random_state: np.random.RandomState | None = None) -> str:
         memo = {} if memo is None else memo
         if self.label not in memo:
-            rng = np.random.RandomState() if random_state is None else random_state
-            memo[self.label] = KEEP if self.keep > 0 and rng.uniform() < self.keep else str(self.space.sample(rng))
+            memo[self.label] = self.draw(np.random.RandomState() if random_state is None else random_state)
         return self.freeze(memo)
+
+    def draw(self, rng: np.random.Generator | np.random.RandomState) -> str:
+        """A random value: with probability ``keep`` :data:`KEEP`, else a sample of the space."""
+        return KEEP if self.keep > 0 and rng.uniform() < self.keep else str(self.space.sample(rng))
 
     def grid(self, memo: Sample | None = None, granularity: int | None = None) -> Iterator[str]:
         """:data:`KEEP` and the first distinct samples of a fixed seed, ``2 ** granularity`` values in all.

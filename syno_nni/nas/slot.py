@@ -4,10 +4,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nni.mutable import Sample, ensure_frozen
-from nni.nas.nn.pytorch import MutableModule
+from nni.nas.nn.pytorch import ModelSpace, MutableModule
 from torch import Tensor, nn
 
 from .mutable import KEEP, OperatorChoice, SpaceSpec
+
+__all__ = ['Fill', 'ModelSpace', 'OperatorSlot']
+# ModelSpace is NNI's own: whoever imports it from here gets it without the warnings of NNI's import.
 
 Fill = Callable[[str], nn.Module]
 """Makes the layer for a formula; never called with :data:`~.mutable.KEEP`."""

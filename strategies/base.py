@@ -1,0 +1,379 @@
+"""What all our strategies share: proposing within the budget, listening to NNI, a history that survives anything.
+
+A subclass says what to try next (:meth:`SynoStrategy.propose`) and may learn from results
+(:meth:`SynoStrategy.observe`). The base class does the rest:
+
+- Proposal *n* draws from a random stream of its own, ``default_rng((seed, n))``. So the state to go on from is the
+  history: no generator state can get lost, and a resumed search does what an uninterrupted one would.
+- Every event goes to the journal before anything depends on it. :meth:`SynoStrategy.restore` goes on from one:
+  candidates with an outcome are not evaluated again, those that were in flight are evaluated first.
+- Every candidate gets an :class:`~.outcome.Outcome`: evaluations that raise, hang, die or report nonsense become typed
+  failures, which count towards the budget.
+"""
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from nni.nas.execution import ExecutionEngine
+from nni.nas.execution.event import FinalMetricEvent, IntermediateMetricEvent, ModelEventType, TrainingEndEvent
+from nni.nas.space import ExecutableModelSpace, ModelStatus
+from nni.nas.strategy import Strategy
+
+from syno_nni.errors import EngineError, SpaceError
+from syno_nni.nas.mutable import KEEP, OperatorChoice
+from syno_nni.records import Abandoned, Error, ErrorKind, Intermediate, Record
+from syno_nni.run_state import BASELINE, RunState
+
+from .outcome import Candidate, Outcome, sample_id, unusable
+
+_log = logging.getLogger(__name__)
+
+_POLL_S = 0.5
+_HEALTH_CHECK_S = 5.0
+_GRACE_S = 120.0
+# How long a trial may overrun its limit before the strategy stops waiting for the engine to end it.
+
+
+class RecordSink(Protocol):
+    """Where records go: a :class:`~syno_nni.journal.Journal`."""
+
+    def append(self, record: Record) -> None: ...
+
+
+@dataclass
+class _Flight:
+    """A submitted candidate; ``report`` is its final metric, once there is one."""
+    candidate: Candidate
+    started: float
+    report: Any = None
+    has_report: bool = False
+
+
+class SynoStrategy(Strategy):
+    """Base class of the strategies that propose operators. Works with any NNI engine, and above NNI's middlewares.
+
+    Args:
+        seed: of all random decisions.
+        max_trials: how many proposals to evaluate, failures included; the baseline does not count. None: as many as
+            the engine allows.
+        concurrency: how many candidates may be in flight.
+        max_duration_s: seconds after which nothing is awaited any more. Candidates in flight then stay so in the
+            journal, to be taken up when the search resumes.
+        max_trial_duration_s: seconds for one evaluation. Evaluators and NNI's manager enforce it; the strategy only
+            stops waiting some time later.
+        baseline: whether to evaluate the sample that keeps every layer first; the search fails if that fails.
+        journal: gets every record, from several threads but one at a time.
+        max_attempts: how often a candidate may be in flight when the search is killed, before it counts as the cause.
+        patience: how many proposals in a row may be known already before the space counts as exhausted.
+    """
+
+    def __init__(self, *, seed: int = 0, max_trials: int | None = None, concurrency: int = 1,
+                 max_duration_s: float | None = None, max_trial_duration_s: float | None = None,
+                 baseline: bool = True, journal: RecordSink | None = None, max_attempts: int = 2,
+                 patience: int = 200) -> None:
+        super().__init__()
+        self.seed = seed
+        self.max_trials = max_trials
+        self.concurrency = concurrency
+        self.max_duration_s = max_duration_s
+        self.max_trial_duration_s = max_trial_duration_s
+        self.baseline = baseline
+        self.journal = journal
+        self.max_attempts = max_attempts
+        self.patience = patience
+        self.history: list[Outcome] = []
+        """Outcomes in the order in which they came in, those of the baseline and of earlier runs included."""
+        self.choices: dict[str, OperatorChoice] = {}
+        """The choices of the model space by label; known once the strategy is initialized."""
+        self.ended: Literal['budget', 'time', 'exhausted'] | None = None
+        """Why the search stopped of itself."""
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        # Strong references: the engine holds only weak ones and drops the events of models that are gone.
+        self._flights: dict[ExecutableModelSpace, _Flight] = {}
+        self._known: set[str] = set()
+        self._attempts: dict[int, int] = {}
+        self._waiting: list[Candidate] = []
+        self._past: list[Outcome] = []
+        self._next = 1
+        self._exhausted = False
+        self._broken: Exception | None = None
+
+    # --- for subclasses ----------------------------------------------------------------------------------------------
+
+    def propose(self, rng: np.random.Generator) -> dict[str, str] | None:
+        """The next sample to try, by choice label; None when there is none. Called with the lock held.
+
+        It must depend on nothing but ``rng`` and what :meth:`observe` has seen, or resuming is not exact. It may
+        return a sample that is known already: it is then called again, with the stream where it was left.
+        """
+        raise NotImplementedError
+
+    def observe(self, outcome: Outcome) -> None:
+        """Learn from the outcome of a proposal, failures included. Called with the lock held, in the order of
+        :attr:`history`; when a search resumes, for every outcome of the past first."""
+
+    # --- state -------------------------------------------------------------------------------------------------------
+
+    def restore(self, state: RunState) -> None:
+        """Go on from what a journal holds. To be called before the strategy runs."""
+        ended = [c for c in state.candidates.values() if c.status in ('succeeded', 'failed')]
+        self._past = [Outcome.of_run(c) for c in sorted(ended, key=lambda c: (c.ended_at or 0, c.number))]
+        for old in sorted(state.in_flight, key=lambda c: c.number):
+            candidate = Candidate(old.number, dict(old.sample))
+            self._attempts[candidate.number] = old.attempts
+            self._waiting.append(candidate)
+        self._know()
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able state, for NNI's own checkpoints; a journal makes it superfluous."""
+        with self._lock:
+            flying = [f.candidate for f in self._flights.values()] + self._waiting
+            return {'version': 1, 'seed': self.seed,
+                    'waiting': [{'number': c.number, 'sample': dict(c.sample)} for c in flying],
+                    'history': [{'sample': dict(o.candidate.sample), **o.record().model_dump(mode='json')}
+                                for o in self._past + self.history]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict.get('version') != 1 or state_dict.get('seed') != self.seed:
+            raise EngineError(f'cannot go on from strategy state of version {state_dict.get("version")!r} and seed '
+                              f'{state_dict.get("seed")!r}: want version 1 and seed {self.seed}')
+        self._past = [Outcome(Candidate(o['number'], o['sample']), o['metrics'],
+                              Error(**o['error']) if o['error'] else None, o['duration_s'])
+                      for o in state_dict['history']]
+        self._waiting = [Candidate(**c) for c in state_dict['waiting']]
+        self._know()
+
+    def _know(self) -> None:
+        for candidate in [o.candidate for o in self._past] + self._waiting:
+            self._known.add(candidate.id)
+            self._next = max(self._next, candidate.number + 1)
+
+    # --- NNI's protocol ----------------------------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        return f'seed={self.seed}, max_trials={self.max_trials}'
+
+    def _initialize(self, model_space: ExecutableModelSpace, engine: ExecutionEngine) -> ExecutableModelSpace:
+        mutables = model_space.simplify()
+        self.choices = {label: m for label, m in mutables.items() if isinstance(m, OperatorChoice)}
+        if not self.choices or len(self.choices) < len(mutables):
+            raise SpaceError(f'{type(self).__name__} wants a model space whose mutables are all OperatorChoice, got '
+                             f'{mutables or "none"}')
+        for event, callback in self._callbacks():
+            engine.register_model_event_callback(event, callback)
+        return model_space
+
+    def _cleanup(self) -> None:
+        for event, callback in self._callbacks():
+            self.engine.unregister_model_event_callback(event, callback)
+        with self._lock:
+            for flight in self._flights.values():
+                self._append(Abandoned(number=flight.candidate.number, id=flight.candidate.id))
+            self._flights.clear()
+
+    def _callbacks(self) -> list[tuple[ModelEventType, Callable[[Any], None]]]:
+        return [(ModelEventType.FinalMetric, self._on_final),
+                (ModelEventType.IntermediateMetric, self._on_intermediate),
+                (ModelEventType.TrainingEnd, self._on_end)]
+
+    def _run(self) -> None:
+        started = last_check = time.monotonic()
+        self._begin()
+        while self._broken is None:
+            now = time.monotonic()
+            if self.max_duration_s is not None and now - started >= self.max_duration_s:
+                self.ended = 'time'
+                return
+            if now - last_check >= _HEALTH_CHECK_S:
+                self._check_engine()
+                last_check = now
+            self._give_up_overdue(now)
+            candidate = self._next_candidate() if self._may_submit() else None
+            if candidate is not None:
+                self._submit(candidate)
+                continue
+            with self._changed:
+                if self._broken is None and not self._flights and not self._more_to_come():
+                    self.ended = 'exhausted' if self._exhausted else 'budget'
+                    return
+                self._changed.wait(_POLL_S)
+        raise self._broken
+
+    def _begin(self) -> None:
+        with self._lock:
+            for outcome in self._past:
+                self._learn(outcome)
+            self._past = []
+            for candidate in list(self._waiting):
+                attempts = self._attempts.get(candidate.number, 0)
+                if attempts >= self.max_attempts:
+                    self._waiting.remove(candidate)
+                    self._conclude(Outcome.failed(candidate, 'lost', f'the search was killed {attempts} times while '
+                                                  'this candidate was evaluated'))
+            if self.baseline and BASELINE not in self._known:
+                self._waiting.insert(0, Candidate(0, dict.fromkeys(self.choices, KEEP)))
+            self._known.add(BASELINE)
+
+    # --- submitting --------------------------------------------------------------------------------------------------
+
+    def _more_to_come(self) -> bool:
+        within = self.max_trials is None or self._next <= self.max_trials
+        return bool(self._waiting or (within and not self._exhausted)) and self._budget_available()
+
+    def _may_submit(self) -> bool:
+        return len(self._flights) < self.concurrency and self.engine.idle_worker_available() and self._more_to_come()
+
+    def _budget_available(self) -> bool:
+        try:
+            return self.engine.budget_available()
+        except Exception as error:
+            raise _gone(error) from error
+
+    def _next_candidate(self) -> Candidate | None:
+        with self._lock:
+            if self._waiting:
+                return self._waiting.pop(0)
+            rng = np.random.default_rng((self.seed, self._next))
+            for _ in range(self.patience):
+                sample = self.propose(rng)
+                if sample is None:
+                    break
+                if sample_id(sample) not in self._known:
+                    candidate = Candidate(self._next, sample)
+                    self._known.add(candidate.id)
+                    self._next += 1
+                    return candidate
+            self._exhausted = True
+            _log.warning('no new operator in %d proposals: the space seems exhausted', self.patience)
+            return None
+
+    def _submit(self, candidate: Candidate) -> None:
+        model = self.model_space.freeze(dict(candidate.sample))
+        with self._lock:
+            attempt = self._attempts[candidate.number] = self._attempts.get(candidate.number, 0) + 1
+            self._append(candidate.submitted(attempt, self.seed))
+            self._flights[model] = _Flight(candidate, time.monotonic())
+        # Without the lock: an in-process engine evaluates within this call.
+        self.engine.submit_models(model)
+
+    def _give_up_overdue(self, now: float) -> None:
+        if self.max_trial_duration_s is None:
+            return
+        with self._lock:
+            for model, flight in list(self._flights.items()):
+                seconds = now - flight.started
+                if seconds > self.max_trial_duration_s + _GRACE_S:
+                    del self._flights[model]
+                    self._conclude(Outcome.failed(flight.candidate, 'timeout', f'no end after {seconds:.0f} s',
+                                                  seconds))
+
+    def _check_engine(self) -> None:
+        """Raise if NNI's manager is gone: no event will come any more."""
+        binding = getattr(_innermost(self.engine), 'nodejs_binding', None)
+        if binding is None:
+            return
+        try:
+            status = binding.get_status()
+        except Exception as error:
+            raise _gone(error) from error
+        if status == 'ERROR':
+            raise EngineError("NNI's manager has failed; what is finished is in the journal: resume the run")
+
+    # --- listening: called from the engine's thread, where an exception would end all listening ----------------------
+
+    def _on_final(self, event: FinalMetricEvent) -> None:
+        with self._guarding():
+            _withhold_unusable(event)
+            flight = self._flights.get(event.model)
+            if flight is not None:
+                flight.report, flight.has_report = event.metric, True
+
+    def _on_intermediate(self, event: IntermediateMetricEvent) -> None:
+        with self._guarding():
+            _withhold_unusable(event)
+            flight = self._flights.get(event.model)
+            if flight is not None:
+                metrics = event.metric if isinstance(event.metric, dict) else {'default': event.metric}
+                if not unusable(metrics):
+                    self._append(Intermediate(number=flight.candidate.number, id=flight.candidate.id,
+                                              metrics=dict(metrics)))
+
+    def _on_end(self, event: TrainingEndEvent) -> None:
+        with self._guarding():
+            if event.status == ModelStatus.Interrupted:
+                return  # by the user, who is about to end the search: it stays in flight
+            flight = self._flights.pop(event.model, None)
+            if flight is not None:
+                self._conclude(self._outcome(flight, event.status, time.monotonic() - flight.started))
+
+    def _outcome(self, flight: _Flight, status: ModelStatus, seconds: float) -> Outcome:
+        def failed(kind: ErrorKind, message: str) -> Outcome:
+            return Outcome.failed(flight.candidate, kind, message, seconds)
+
+        if status == ModelStatus.Invalid:
+            report = flight.report if isinstance(flight.report, dict) else {}
+            return failed('rejected', str(report.get('message', 'refused by a filter')))
+        if flight.has_report:
+            outcome = Outcome.judge(flight.candidate, flight.report, seconds)
+            if outcome.error or status == ModelStatus.Trained:
+                return outcome
+            return failed('died', 'the evaluation failed after it had reported its result')
+        if self.max_trial_duration_s is not None and seconds >= self.max_trial_duration_s:
+            return failed('timeout', f'stopped after {seconds:.0f} s')
+        if status == ModelStatus.Trained:
+            return failed('invalid-metric', 'the evaluation ended without a final metric')
+        return failed('died', 'the evaluation ended without a report; see the log of the trial')
+
+    def _conclude(self, outcome: Outcome) -> None:
+        """Record an outcome, then take it in."""
+        self._append(outcome.record())
+        self._learn(outcome)
+        self._changed.notify_all()
+
+    def _learn(self, outcome: Outcome) -> None:
+        self.history.append(outcome)
+        if not outcome.candidate.is_baseline:
+            self.observe(outcome)
+        elif outcome.error:
+            raise EngineError('the baseline, the model without any operator, cannot be evaluated: '
+                              f'{outcome.error.kind}: {outcome.error.message}')
+
+    def _append(self, record: Record) -> None:
+        if self.journal is not None:
+            self.journal.append(record)
+
+    @contextmanager
+    def _guarding(self) -> Iterator[None]:
+        """Hold the lock; keep an exception for the main thread instead of letting it pass."""
+        with self._lock:
+            try:
+                yield
+            except Exception as error:
+                self._broken = self._broken or error
+                self._changed.notify_all()
+
+
+def _withhold_unusable(event: FinalMetricEvent | IntermediateMetricEvent) -> None:
+    """Keep from NNI a metric that it would choke on."""
+    if unusable(event.metric if isinstance(event.metric, dict) else {'default': event.metric}):
+        event.prevent_default()
+
+
+def _gone(error: Exception) -> EngineError:
+    return EngineError(f"NNI's manager does not answer any more ({type(error).__name__}); what is finished is in the "
+                       'journal: resume the run')
+
+
+def _innermost(engine: ExecutionEngine) -> Any:
+    """The engine below all middlewares."""
+    while getattr(engine, '_engine', None) is not None:
+        engine = engine._engine
+    return engine

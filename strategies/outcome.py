@@ -1,0 +1,113 @@
+"""Candidates and what became of them, as strategies see them."""
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from syno_nni.nas.mutable import KEEP
+from syno_nni.operator import Operator
+from syno_nni.records import Error, ErrorKind, Finished, Submitted
+from syno_nni.run_state import BASELINE
+from syno_nni.run_state import Candidate as RunCandidate
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A sample to evaluate: ``number`` 0 is the baseline, proposals count from 1. ``sample`` maps the label of every
+    choice to a canonical formula or ``keep``."""
+    number: int
+    sample: Mapping[str, str]
+
+    @cached_property
+    def id(self) -> str:
+        """12 hex digits, equal for equal operators: the operator's own id when there is one choice."""
+        return sample_id(self.sample)
+
+    @property
+    def formula(self) -> str:
+        """What a person reads: the formula, or one per choice."""
+        values = list(self.sample.values())
+        return values[0] if len(values) == 1 else '; '.join(f'{k}: {v}' for k, v in sorted(self.sample.items()))
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.id == BASELINE
+
+    def submitted(self, attempt: int, seed: int) -> Submitted:
+        """The journal record of its submission."""
+        return Submitted(number=self.number, id=self.id, formula=self.formula, sample=dict(self.sample),
+                         attempt=attempt, rng={'seed': seed, 'stream': self.number})
+
+
+def sample_id(sample: Mapping[str, str]) -> str:
+    """The id of a sample; see :attr:`Candidate.id`."""
+    ids = {label: value if value == KEEP else Operator.parse(value).id for label, value in sample.items()}
+    if set(ids.values()) == {KEEP}:
+        return BASELINE
+    if len(ids) == 1:
+        return next(iter(ids.values()))
+    text = ';'.join(f'{label}={ids[label]}' for label in sorted(ids))
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the evaluation of a candidate ended: with ``metrics``, or with the ``error`` that left it without."""
+    candidate: Candidate
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    error: Error | None = None
+    duration_s: float | None = None
+
+    @property
+    def reward(self) -> float | None:
+        """The number to maximise; None after a failure."""
+        return None if self.error else float(self.metrics['default'])
+
+    def record(self) -> Finished:
+        """The journal record."""
+        return Finished(number=self.candidate.number, id=self.candidate.id,
+                        state='failed' if self.error else 'succeeded', metrics=dict(self.metrics), error=self.error,
+                        duration_s=None if self.duration_s is None else round(self.duration_s, 3))
+
+    @classmethod
+    def failed(cls, candidate: Candidate, kind: ErrorKind, message: str, duration_s: float | None = None) -> Outcome:
+        """An outcome without metrics."""
+        return cls(candidate, error=Error(kind=kind, message=message), duration_s=duration_s)
+
+    @classmethod
+    def of_run(cls, candidate: RunCandidate) -> Outcome:
+        """The outcome that a journal holds."""
+        return cls(Candidate(candidate.number, dict(candidate.sample)), dict(candidate.metrics), candidate.error,
+                   candidate.duration_s)
+
+    @classmethod
+    def judge(cls, candidate: Candidate, report: Any, duration_s: float | None = None) -> Outcome:
+        """The outcome of an evaluation that reported ``report``: usable metrics, its own failure, or nonsense."""
+        if isinstance(report, Mapping) and 'failure' in report:
+            kind = 'timeout' if report['failure'] == 'timeout' else 'exception'
+            return cls.failed(candidate, kind, str(report.get('message', '')), duration_s)
+        metrics = dict(report) if isinstance(report, Mapping) else {'default': report}
+        problem = unusable(metrics)
+        if problem:
+            return cls.failed(candidate, 'invalid-metric', problem, duration_s)
+        return cls(candidate, {str(k): _plain(v) for k, v in metrics.items()}, duration_s=duration_s)
+
+
+def unusable(metrics: Mapping[str, Any]) -> str | None:
+    """Why a dict of metrics cannot be used, or None."""
+    default = _plain(metrics.get('default'))
+    if isinstance(default, bool) or not isinstance(default, (int, float)):
+        return f"the final metric needs a number under 'default', got {default!r}"
+    for key, value in metrics.items():
+        if isinstance(_plain(value), float) and not math.isfinite(_plain(value)):
+            return f'metric {key} is {value}, want a finite number'
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """numpy scalars as Python numbers, so that they go into JSON."""
+    return value.item() if hasattr(value, 'item') and getattr(value, 'ndim', 1) == 0 else value
