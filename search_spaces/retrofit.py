@@ -63,7 +63,7 @@ def retrofit(model: nn.Module, op_or_mapping: Fillings, example_input: Example =
         slots, excluded = _slots_for(model, mapping, example_input, kinds, coefficients)
     else:
         slots, excluded = list(slots), []
-    filling = assign(mapping, slots, excluded, on_misfit=on_misfit)
+    filling = assign(mapping, slots, excluded, on_misfit=on_misfit) if slots or '*' not in mapping else {}
     if not filling:
         raise SlotError(_nothing_filled(model, slots, excluded))
     result = copy.deepcopy(model)
@@ -242,7 +242,7 @@ def _rank(key: str, slot: Slot) -> int | None:
 
 def _unknown(key: str, slots: Sequence[Slot], excluded: Sequence[Excluded]) -> str:
     for layer in excluded:
-        if fnmatch.fnmatchcase(layer.name, key):
+        if key != '*' and fnmatch.fnmatchcase(layer.name, key):
             hint = "; name it in full or pass kinds='all'" if 'not among the kinds' in layer.reason else ''
             return f'no operator can go into {layer.name}: {layer.reason}{hint}'
     names = [s.name for s in slots]
