@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
@@ -273,6 +274,10 @@ def _replace(model: nn.Module, names: Sequence[str], filled: FilledSlot) -> None
     for name in names:
         parent, _, child = name.rpartition('.')
         setattr(model.get_submodule(parent), child, filled)
+    if 'timm' in sys.modules:
+        # One node in timm's fx graphs (feature extraction): nothing inside a slot is a feature of the model.
+        from timm.layers import register_notrace_module
+        register_notrace_module(FilledSlot)
 
 
 def _channels(module: nn.Module) -> tuple[int, int]:

@@ -31,6 +31,7 @@ ITERATIONS = 24
 """Steps of conjugate gradients per turn."""
 DAMPING = 1e-4
 """Ridge penalty on activations, relative to the mean curvature: keeps directions that the data lack small."""
+ROUNDING = 1e-11
 _SMALL_MAP = 8
 
 
@@ -175,28 +176,36 @@ def _least_squares(run: Callable[[Tensor], Tensor], weight: Tensor, target: Tens
     with torch.no_grad():
         origin = run(torch.zeros_like(weight))
         residual = target - output.detach()
-        w = weight.detach().clone()
+        start = w = weight.detach()
+        error = at_start = residual.square().sum()
+    # Gradients below this are rounding errors: steps along them would lead away.
+    enough = ROUNDING * transposed(target - origin).square().sum()
     gradient = transposed(residual)
     with torch.no_grad():
         # The mean curvature along the first direction scales the penalty to the data.
         curvature = (run(gradient) - origin).square().sum() / gradient.square().sum().clamp_min(1e-30)
         ridge = damping * curvature
         direction = gradient = gradient - ridge * w
-        norm = first = gradient.square().sum()
+        norm = gradient.square().sum()
     for _ in range(iterations):
-        if norm <= 1e-14 * first or norm == 0:
+        if norm <= enough:
             break
         with torch.no_grad():
             moved = run(direction) - origin
             step = norm / (moved.square().sum() + ridge * direction.square().sum())
-            w += step * direction
-            residual -= step * moved
+            w = w + step * direction
+            residual = residual - step * moved
         gradient = transposed(residual)
         with torch.no_grad():
             gradient = gradient - ridge * w
             before, norm = norm, gradient.square().sum()
             direction = gradient + norm / before * direction
-    return w, float(residual.square().sum())
+    with torch.no_grad():
+        error = (target - run(w)).square().sum()
+        # The penalty may trade some error for smaller weights, but a worse fit than the start is a failure.
+        if not error <= at_start * (1 + 10 * damping) + 1e-12:
+            return start, float(at_start)
+    return w, float(error)
 
 
 def _balance(values: dict[str, Tensor], start: dict[str, Tensor]) -> None:

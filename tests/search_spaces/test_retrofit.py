@@ -277,9 +277,8 @@ class TestFilledSlot:
         assert (filled.in_channels, filled.out_features) == (8, 16)
 
     @pytest.mark.parametrize('formula', [CONV, LINEAR, TOKENS])
-    def test_fx_and_export(self, formula):
+    def test_export_with_any_batch(self, formula):
         model = retrofit(Tail(nn.Conv2d(8, 8, 1)), formula, (2, 8, 6, 6), kinds='all').eval()
         x = torch.randn(2, 8, 6, 6)
-        torch.testing.assert_close(torch.fx.symbolic_trace(model)(x), model(x))
         program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim('batch', min=2)},))
         torch.testing.assert_close(program.module()(torch.cat([x, x, x])), model(torch.cat([x, x, x])))
