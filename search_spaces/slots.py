@@ -36,6 +36,10 @@ MIN_SIZE = 4
 """Smaller heights, widths and channel counts have no room for an operator (image stems, squeeze layers)."""
 NOTABLE_SHARE = 0.15
 """A kind that holds this share of a model's MACs is worth filling."""
+FEW_GROUPS = 4
+"""Where all slots together allow only fewer groups than this, ..."""
+ENOUGH_WORK = 0.9
+"""... slots with awkward channel counts are left out, as long as the others hold this part of the MACs."""
 
 
 @dataclass(frozen=True)
@@ -380,14 +384,15 @@ def _bind(found: list[Slot | Excluded], coefficients: Mapping[str, int | str]) -
 
 
 def _groups_for_most(slots: Sequence[Slot], limit: int) -> int:
-    """The largest number of groups for all slots; where odd channel counts leave none, for those with most MACs."""
+    """The largest number of groups for all slots; where odd channel counts leave hardly any, for most of the work."""
     common = common_groups(slots, limit)
-    if common > 1:
+    if common >= min(FEW_GROUPS, limit):
         return common
     powers = [2 ** e for e in range(1, limit.bit_length()) if 2 ** e <= limit]
     covered = {g: sum(s.macs for s in slots if _divides(g, s)) for g in powers}
-    best = max(powers, key=lambda g: (covered[g], g), default=1)
-    return best if covered.get(best) else 1
+    enough = [g for g in powers if covered[g] >= ENOUGH_WORK * sum(s.macs for s in slots)]
+    best = max(enough, default=0) or max(powers, key=lambda g: (covered[g], g), default=1)
+    return max(best, common) if covered.get(best) else common
 
 
 def _divides(g: int, slot: Slot) -> bool:

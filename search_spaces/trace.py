@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from syno_nni.errors import SlotError
 
@@ -107,7 +108,7 @@ def trace(model: nn.Module, example_input: Example = None, *, training: bool = T
     args, kwargs = example_of(model, example_input)
     layers = _layers_of(model)
     flags = {m: m.training for m in model.modules()}
-    counter = FlopCounterMode(display=False)
+    counter = _FlopCounter()
     model.eval()
     try:
         with _keep_random_state(), counter:
@@ -119,7 +120,7 @@ def trace(model: nn.Module, example_input: Example = None, *, training: bool = T
         _trace_training(model, layers, args, kwargs)
     batch = _batch_of(args, kwargs)
     del result
-    return ModelTrace(list(layers.values()), batch, counter.get_total_flops() // 2 // batch)
+    return ModelTrace(list(layers.values()), batch, counter.flops // 2 // batch)
 
 
 def _layers_of(model: nn.Module) -> dict[nn.Module, LayerTrace]:
@@ -189,6 +190,21 @@ def _run(model: nn.Module, layers: dict[nn.Module, LayerTrace], args: tuple, kwa
             value = ref()
             layers[module].is_output = value is not None and id(value) in final
     return output
+
+
+class _FlopCounter(TorchDispatchMode):
+    """Sums what convolutions, matrix products and fused attention compute (torch's FlopCounterMode needs gradients)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 class _OutsideUse(TorchFunctionMode):

@@ -1,0 +1,163 @@
+"""Find slots in many timm architectures, fill them, and check what a user would do next.
+
+    python benchmarks/slots_sweep.py                     # all models, results/slots_sweep.csv and .json
+    python benchmarks/slots_sweep.py --models 'resnet*'  # some; finished rows are kept, --again repeats them
+
+For every model, at its own input size: slots of the default kinds, one classic operator in all of them (a grouped 3x3
+convolution, or a grouped linear layer where slots are linear layers), then forward, backward into every operator,
+config and state_dict round trip, and torch.export with a numeric check. A failure is a row with its reason.
+"""
+from __future__ import annotations
+
+import argparse
+import collections
+import csv
+import fnmatch
+import gc
+import json
+import platform
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from syno_nni.errors import SynoError
+from syno_nni.operator import Operator
+from syno_nni.search_spaces.retrofit import apply_slot_config, filled_slots, retrofit, slot_config
+from syno_nni.search_spaces.slots import Excluded, Slot, find_slots
+
+RESULTS = Path(__file__).parent / 'results'
+MODELS = """
+resnet10t resnet18 resnet34 resnet50 resnet26d resnext50_32x4d seresnext26d_32x4d ecaresnet26t skresnet18
+res2net50_14w_8s densenet121 dla34 vgg11_bn ese_vovnet19b_slim cspresnet50 selecsls42 nf_resnet50 hgnetv2_b0
+mobilenetv2_050 mobilenetv3_small_050 mobilenetv3_large_100 mobilenetv4_conv_small mnasnet_small fbnetc_100
+hardcorenas_a lcnet_050 tinynet_e ghostnet_100 repghostnet_050 rexnet_100 efficientnet_b0 efficientnet_lite0
+tf_efficientnet_lite0 tf_efficientnetv2_b0 tf_efficientnetv2_s mixnet_s regnetx_002 regnety_002 regnetz_b16
+repvgg_a0 mobileone_s0 fastvit_t8 repvit_m0_9 starnet_s1 mambaout_femto
+convnext_atto convnextv2_atto convnext_tiny inception_next_atto poolformer_s12 caformer_s18 edgenext_xx_small
+vit_tiny_patch16_224 deit_tiny_patch16_224 deit3_small_patch16_224 cait_xxs24_224 xcit_nano_12_p16_224 pit_ti_224
+levit_128s mobilevit_xxs mobilevitv2_050 efficientformer_l1 tiny_vit_5m_224 efficientvit_b0 efficientvit_m0
+swin_tiny_patch4_window7_224 pvt_v2_b0 twins_svt_small crossvit_tiny_240 coat_lite_tiny visformer_tiny davit_tiny
+focalnet_tiny_srf mixer_s32_224 resmlp_12_224 gmlp_ti16_224
+""".split()
+
+# The convolution with g groups on maps, the linear layer with g groups on everything else.
+GROUPED_CONVOLUTION = ('out[n:N, o:C_out, h:H, w:H] = sum[c:C_in/g, i:k_1, j:k_1] '
+                       'in[n, (o//(C_out/g))*(C_in/g) + c, unfold(h, i), unfold(w, j)] * w1[o, c, i, j]')
+GROUPED_LINEAR = 'out[n:N, o:C_out] = sum[c:C_in/g] in[n, (o//(C_out/g))*(C_in/g) + c] * w1[o, c]'
+COLUMNS = ['model', 'input', 'layers', 'slots', 'kinds', 'slot_macs_share', 'g', 'macs', 'params', 'macs_after',
+           'params_after', 'forward', 'backward', 'state_dict', 'export', 'excluded', 'error', 'seconds']
+
+
+def sweep_one(name: str, export: bool = True) -> dict[str, Any]:
+    """One row of the table."""
+    torch.manual_seed(0)
+    row: dict[str, Any] = dict.fromkeys(COLUMNS, '')
+    row['model'] = name
+    started = time.monotonic()
+    try:
+        model = timm.create_model(name, num_classes=16)
+        size = model.pretrained_cfg['input_size']
+        x = torch.randn(2, *size)
+        row['input'] = 'x'.join(map(str, size))
+        slots, excluded = find_slots(model, x)
+        describe(row, model, slots, excluded)
+        result = retrofit(model, fillings(slots), x, slots=slots)
+        row['macs_after'] = row['macs'] - sum(s.macs for s in slots) + sum(
+            filled.op.macs(filled.sizes) * s.calls for s, filled in
+            ((s, result.get_submodule(s.name)) for s in slots))
+        row['params_after'] = sum(p.numel() for p in result.parameters())
+        check_steps(row, model, result, x, export)
+    except Exception as error:  # a failure is a result
+        row['error'] = f'{type(error).__name__}: {error}'.splitlines()[0][:300]
+    row['seconds'] = round(time.monotonic() - started, 1)
+    return row
+
+
+def describe(row: dict[str, Any], model: torch.nn.Module, slots: list[Slot], excluded: list[Excluded]) -> None:
+    kinds = collections.Counter(s.kind for s in slots)
+    reasons = collections.Counter(e.reason for e in excluded)
+    share = sum(s.share for s in slots)
+    row |= {
+        'layers': len(slots) + len(excluded), 'slots': len(slots), 'slot_macs_share': round(share, 4),
+        'kinds': ' '.join(f'{k}:{n}' for k, n in sorted(kinds.items())), 'g': slots[0].sizes['g'] if slots else '',
+        'macs': round(sum(s.macs for s in slots) / share) if slots else '',
+        'params': sum(p.numel() for p in model.parameters()),
+        'excluded': '; '.join(f'{n} x {reason}' for reason, n in reasons.most_common(4))}
+
+
+def fillings(slots: list[Slot]) -> dict[str, Operator | str]:
+    """The grouped convolution for slots that are maps, the grouped linear layer for the others."""
+    convolution, linear = Operator.parse(GROUPED_CONVOLUTION), Operator.parse(GROUPED_LINEAR)
+    square = {s.name for s in slots if s.layout == 'NCHW' and s.kind != 'pointwise' and 'W' not in s.sizes}
+    return {s.name: convolution if s.name in square else linear for s in slots}
+
+
+def check_steps(row: dict[str, Any], model: torch.nn.Module, result: torch.nn.Module, x: torch.Tensor,
+                export: bool) -> None:
+    """Fill the columns forward, backward, state_dict and export; the first failure raises."""
+    with torch.no_grad():
+        want = result.eval()(x)
+    row['forward'] = 'yes' if torch.isfinite(want).all() else 'not finite'
+    outputs = result.train()(x)
+    torch.stack([t.square().mean() for t in (outputs if isinstance(outputs, (tuple, list)) else [outputs])]
+                ).sum().backward()
+    dead = [n for n, f in filled_slots(result).items() if any(p.grad is None for p in f.parameters())]
+    row['backward'] = f'no gradient in {dead[0]}' if dead else 'yes'
+    state = result.state_dict()
+    again = apply_slot_config(model, json.loads(json.dumps(slot_config(result))))
+    again.load_state_dict(state)
+    with torch.no_grad():
+        match = torch.allclose(again.eval()(x), result.eval()(x), atol=1e-5, rtol=1e-4)
+    row['state_dict'] = 'yes' if match else 'differs'
+    if export:
+        with torch.no_grad():
+            program = torch.export.export(result.eval(), (x,)).module()
+            match = torch.allclose(program(x), result(x), atol=1e-4, rtol=1e-3)
+        row['export'] = 'yes' if match else 'differs'
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--models', default='*', help='name patterns, separated by commas')
+    parser.add_argument('--again', action='store_true', help='repeat models that have a row')
+    parser.add_argument('--no-export', action='store_true', help='skip torch.export')
+    options = parser.parse_args()
+    patterns = options.models.split(',')
+    names = [m for m in MODELS if any(fnmatch.fnmatchcase(m, p) for p in patterns)]
+    if not names:
+        raise SynoError(f'no model of the sweep matches {options.models!r}')
+    rows = {} if not (RESULTS / 'slots_sweep.json').exists() else {
+        r['model']: r for r in json.loads((RESULTS / 'slots_sweep.json').read_text())['rows']}
+    for name in names:
+        if name in rows and not options.again:
+            continue
+        rows[name] = sweep_one(name, export=not options.no_export)
+        print(*[f'{k}={rows[name][k]}' for k in COLUMNS if k != 'excluded' and rows[name][k] != ''], flush=True)
+        write(rows)
+        gc.collect()
+    passed = sum(r['export'] == 'yes' or (r['state_dict'] == 'yes' and not r['error']) for r in rows.values())
+    print(f'{passed} of {len(rows)} architectures pass')
+    return 0
+
+
+def write(rows: dict[str, dict[str, Any]]) -> None:
+    """The table as CSV for people and JSON with its provenance."""
+    ordered = [rows[m] for m in MODELS if m in rows]
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / 'slots_sweep.csv').open('w', newline='') as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(ordered)
+    provenance = {'command': 'python benchmarks/slots_sweep.py', 'python': platform.python_version(),
+                  'torch': torch.__version__, 'timm': timm.__version__, 'seed': 0}
+    (RESULTS / 'slots_sweep.json').write_text(json.dumps({**provenance, 'rows': ordered}, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+    warnings.filterwarnings('ignore')
+    sys.exit(main())
