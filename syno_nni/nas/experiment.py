@@ -1,0 +1,129 @@
+"""The search: from an experiment file to a finished run directory.
+
+This is where the parts meet: it imports the model space and the strategies, which no other module here does.
+"""
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from syno_nni.config import SearchConfig
+from syno_nni.data import Splits
+from syno_nni.errors import ConfigError, JournalError
+from syno_nni.journal import Journal, Listener
+from syno_nni.records import Ended, Tested
+from syno_nni.run_directory import open_run
+from syno_nni.run_state import BASELINE, RunState
+
+from .evaluator import OperatorEvaluator
+from .flat_space import FlatModelSpace
+from .manager import check_port
+from .nni_experiment import interruptible, make_experiment, run_experiment
+from .slot import ModelSpace
+
+if TYPE_CHECKING:
+    from syno_nni.strategies import SynoStrategy
+
+_log = logging.getLogger(__name__)
+
+
+def run_search(config: SearchConfig, run_dir: Path, *, resume: bool = False, listener: Listener | None = None,
+               tell: Callable[[str], None] = print) -> RunState:
+    """Search by an experiment file, or go on with a search, and return what is known in the end.
+
+    The winner and the baseline are then trained once more, by the same recipe, for their accuracy on the test split.
+
+    Args:
+        config: of the search. Resuming wants the one it began with, but for budget, engine and port.
+        run_dir: of the run; made when new.
+        resume: go on with the run in ``run_dir``.
+        listener: called with every journal record and the state after it.
+        tell: gets a line of text for people now and then: data, slots, the address of the web UI.
+
+    Raises:
+        SynoError: of several kinds, with a message of one line, for whatever is wrong with the input; nothing is
+            changed then. An :class:`EngineError` when NNI fails later: the run can be resumed.
+        KeyboardInterrupt: SIGINT or SIGTERM stopped the search; it can be resumed.
+    """
+    if config.engine == 'local':
+        check_port(config.port)
+    if config.latency.image_size not in (None, config.data.image_size):
+        raise ConfigError(f'latency.imageSize: {config.latency.image_size} differs from data.imageSize, '
+                          f'{config.data.image_size}: the operators of a run are made for one size')
+    evaluator = OperatorEvaluator(config.to_dict())
+    tell(evaluator.data.summary())
+    space = backbone_space(config, evaluator.data)
+    tell(f'{config.model.name}: ' + '; '.join(f'{label}: {len(slots)} slots' for label, slots in space.groups.items()))
+    strategy = strategy_of(config)
+    for choice in space.simplify().values():
+        choice.space  # noqa: B018 - built here, so that an impossible space is an error before anything starts
+    with open_run(config, run_dir, resume=resume, listener=listener) as journal:
+        try:
+            strategy.journal = journal
+            strategy.restore(journal.state)
+            _search(config, run_dir, journal.state, space, evaluator, strategy, tell)
+            _test(journal, space, evaluator, tell)
+        except KeyboardInterrupt:
+            _end(journal, Ended(reason='interrupted'))
+            raise
+        except Exception as error:
+            _end(journal, Ended(reason='error', message=f'{type(error).__name__}: {error}'))
+            raise
+        journal.append(Ended(reason=strategy.ended or 'budget'))
+        return journal.state
+
+
+def backbone_space(config: SearchConfig, data: Splits) -> ModelSpace:
+    """The model space of an experiment file."""
+    from syno_nni.search_spaces.backbone import BackboneSpace
+    space = {'preset': config.space.preset, 'macs_ratio': list(config.space.macs_ratio), **config.space.limits}
+    slots = {'kinds': list(config.slots.kinds), 'include': list(config.slots.include),
+             'exclude': list(config.slots.exclude), 'min_share': config.slots.min_share,
+             'coefficients': dict(config.space.variables)}
+    shape = [1, config.data.channels, config.data.image_size, config.data.image_size]
+    return BackboneSpace(config.model.name, shape, space, slots=slots, group_by=config.slots.group_by,
+                         in_chans=config.data.channels, num_classes=data.num_classes, **config.model.kwargs)
+
+
+def strategy_of(config: SearchConfig) -> SynoStrategy:
+    """The strategy of an experiment file."""
+    from syno_nni.strategies import make_strategy
+    return make_strategy(
+        config.strategy.name, seed=config.strategy.seed, max_trials=config.max_trial_number,
+        concurrency=1 if config.engine == 'sequential' else config.trial_concurrency,
+        max_duration_s=config.max_experiment_duration, max_trial_duration_s=config.max_trial_duration,
+        **config.strategy.class_args)
+
+
+def _search(config: SearchConfig, run_dir: Path, state: RunState, space: ModelSpace, evaluator: OperatorEvaluator,
+            strategy: SynoStrategy, tell: Callable[[str], None]) -> None:
+    trials = config.max_trial_number - len(state.operators) + len(state.in_flight) + (BASELINE not in state.candidates)
+    if trials <= 0:
+        strategy.ended = 'budget'
+        return
+    experiment = make_experiment(space, evaluator, strategy, config, run_dir / 'nni', trials)
+    run_experiment(experiment, config.port, lambda url: tell(f'NNI web UI: {url}') if url else None)
+
+
+def _test(journal: Journal, space: ModelSpace, evaluator: OperatorEvaluator, tell: Callable[[str], None]) -> None:
+    """Take the test accuracies that are missing: the baseline's and the best operator's."""
+    state = journal.state
+    untested = [c for c in (state.baseline, state.best) if c is not None and not c.test_metrics]
+    if not untested:
+        return
+    tell('accuracy on the test split: training ' + ' and '.join(c.id for c in untested) + ' once more')
+    model_space = FlatModelSpace.from_model(space, evaluator)
+    with interruptible():
+        for candidate in untested:
+            metrics = evaluator.test(model_space.freeze(dict(candidate.sample)))
+            journal.append(Tested(id=candidate.id, metrics=metrics))
+
+
+def _end(journal: Journal, record: Ended) -> None:
+    """Note the end, unless the journal is what failed."""
+    try:
+        journal.append(record)
+    except JournalError as error:
+        _log.warning('the end of the search could not be recorded: %s', error)

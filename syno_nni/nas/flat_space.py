@@ -1,0 +1,32 @@
+"""The form of a model that travels to trials and that the web UI shows."""
+from __future__ import annotations
+
+from typing import Any
+
+import nni
+from nni.nas.space import ModelStatus, SimplifiedModelSpace
+
+_PAYLOAD = 'payload'
+
+
+class FlatModelSpace(SimplifiedModelSpace):
+    """NNI's simplified model space with parameters that a person can read.
+
+    NNI's own form is a nested object: the web UI shows ``[object Object]`` and useless axes. Here every choice is a
+    column with its formula, and what NNI needs to make the model is one JSON string.
+    """
+
+    def _dump(self) -> dict[str, Any]:
+        state = super()._dump()
+        if self.status == ModelStatus.Initialized or not self.sample:
+            return state
+        return {**self.sample, _PAYLOAD: nni.dump(state)}
+
+    @classmethod
+    def _load(cls, **state: Any) -> FlatModelSpace:
+        if _PAYLOAD in state:
+            state = nni.load(state[_PAYLOAD])
+        model = super()._load(**state)
+        # NNI leaves a plain string, on which the methods of the status fail.
+        model.status = ModelStatus(model.status)
+        return model

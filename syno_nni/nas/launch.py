@@ -1,0 +1,37 @@
+"""What runs in a trial process: ``python -m syno_nni.nas.launch``.
+
+NNI starts trials with ``<python> -m nni.nas.execution.training_service trial``; an experiment of ours puts this module
+in the place of the Python interpreter, so the rest of that command arrives as arguments and is ignored.
+"""
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+
+def main() -> None:
+    """Run the trial that NNI's manager has started this process for."""
+    _end_with(os.getppid())
+    from nni.runtime.trial_command_channel import set_default_trial_command_channel
+
+    from syno_nni.nas.channel import ExactParameterChannel
+    channel = ExactParameterChannel(os.environ['NNI_TRIAL_COMMAND_CHANNEL'], os.environ['NNI_TRIAL_JOB_ID'])
+    set_default_trial_command_channel(channel)
+    from nni.nas.execution.training_service import trial_entry
+    trial_entry()
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent, NNI's manager: nobody would receive its result."""
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name='parent-watch', daemon=True).start()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,192 @@
+"""NNI's NAS experiment, made to last: see :class:`SynoExperiment` for what differs from NNI's own."""
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import TimeoutExpired
+from types import FrameType
+from typing import Any
+
+import nni.nas.execution.training_service as training_service
+from nni.experiment import RunMode, rest
+from nni.nas.evaluator import Evaluator
+from nni.nas.execution import ExecutionEngine
+from nni.nas.experiment import NasExperiment, NasExperimentConfig
+from nni.nas.experiment.config import ModelFormatConfig, SimplifiedModelFormatConfig
+from nni.nas.space import ExecutableModelSpace
+from nni.nas.strategy import Strategy
+from nni.runtime.log import silence_stdout
+from nni.tools.nnictl.config_utils import Experiments
+
+from syno_nni.config import SearchConfig
+from syno_nni.errors import EngineError
+
+from .channel import SteadyCommandChannel
+from .flat_space import FlatModelSpace
+from .manager import check_port, end_process_tree, manager_environment, trial_interpreter
+from .slot import ModelSpace
+
+_log = logging.getLogger(__name__)
+
+_TRIAL_GRACE_S = 30
+# Trials end themselves at their time limit; the manager ends those that hang, a little later.
+_STOP_PATIENCE_S = 20.0
+
+
+class SynoExperiment(NasExperiment):
+    """A NAS experiment of NNI, for both engines.
+
+    - The manager listens on loopback and ends with this process (:mod:`.manager`).
+    - Trials get the parameters that are on record for them, the listener survives what kills NNI's, and parameters
+      are readable in the web UI (:mod:`.channel`, :mod:`.flat_space`).
+    - NNI's checkpoint is not written: it is saved at start and stop only, not atomically, and cannot be read back
+      with current torch. The journal holds the state.
+    - Without a manager, nothing is written outside the working directory.
+    """
+
+    on_start: Callable[[str | None], None] | None = None
+    """Called with :attr:`url` when the search begins."""
+
+    def _start_engine_and_strategy(self) -> None:
+        if self.on_start is not None:
+            self.on_start(self.url)
+        super()._start_engine_and_strategy()
+
+    def execution_engine_factory(self, config: Any) -> ExecutionEngine:
+        original = training_service.TunerCommandChannel
+        training_service.TunerCommandChannel = SteadyCommandChannel
+        try:
+            return super().execution_engine_factory(config)
+        finally:
+            training_service.TunerCommandChannel = original
+
+    def executable_model_factory(self, config: ModelFormatConfig) -> ExecutableModelSpace:
+        if isinstance(config, SimplifiedModelFormatConfig):
+            return FlatModelSpace.from_model(self.model_space, self.evaluator)
+        return super().executable_model_factory(config)
+
+    @property
+    def url(self) -> str | None:
+        """Address of the web UI while the manager runs."""
+        return f'http://localhost:{self.port}' if self.port else None
+
+    def _start_nni_manager(self, port: int, debug: bool, run_mode: RunMode = RunMode.Background,
+                           tuner_command_channel: str | None = None, tags: list[str] | None = None) -> None:
+        with manager_environment():
+            super()._start_nni_manager(port, debug, run_mode, tuner_command_channel, tags or [])
+
+    def _stop_nni_manager(self) -> None:
+        if self._proc is None:
+            return
+        try:
+            rest.delete(self.port, '/experiment', self.url_prefix)
+            self._proc.wait(_STOP_PATIENCE_S)
+        except (OSError, TimeoutExpired) as error:
+            _log.warning('the NNI manager does not stop by itself (%s): ending it', type(error).__name__)
+        finally:
+            end_process_tree(self._proc.pid)
+            # NNI finds out only when it looks for the process.
+            Experiments().update_experiment(self.id, 'status', 'STOPPED')
+            self.port = self._proc = None
+
+    def save_checkpoint(self) -> None:
+        """Nothing; see the class."""
+
+    def _start_without_nni_manager(self) -> None:
+        """Nothing: NNI would enter the experiment into a list in the home directory."""
+
+    def _stop_without_nni_manager(self) -> None:
+        """Nothing, see above."""
+
+
+def make_experiment(space: ModelSpace, evaluator: Evaluator, strategy: Strategy, config: SearchConfig,
+                    working_directory: Path, trials: int | None = None) -> SynoExperiment:
+    """The NNI experiment of an experiment file.
+
+    Args:
+        working_directory: for NNI's logs, database and trial files.
+        trials: how many trials the web UI should expect.
+    """
+    sequential = config.engine == 'sequential'
+    nni_config = NasExperimentConfig('sequential' if sequential else 'ts', 'simplified', None if sequential else 'local')
+    nni_config.experiment_name = config.experiment_name
+    nni_config.experiment_working_directory = str(working_directory.absolute())
+    nni_config.trial_concurrency = 1 if sequential else config.trial_concurrency
+    if sequential:
+        # The strategy keeps the limits; a failing candidate is an outcome, not the end.
+        nni_config.execution_engine.continue_on_failure = True
+    else:
+        nni_config.max_trial_number = trials
+        nni_config._trial_command_params = {'python': trial_interpreter()}
+        nni_config.training_service.use_active_gpu = True
+        if config.evaluation.device == 'cuda':
+            nni_config.trial_gpu_number = 1
+        if config.max_trial_duration is not None:
+            nni_config.max_trial_duration = f'{config.max_trial_duration + _TRIAL_GRACE_S}s'
+    return SynoExperiment(space, evaluator, strategy, nni_config)
+
+
+def run_experiment(experiment: SynoExperiment, port: int,
+                   on_start: Callable[[str | None], None] | None = None) -> None:
+    """Run an experiment to its end in this thread, and leave nothing behind: no manager, no trial, no port.
+
+    SIGINT and SIGTERM end it by a KeyboardInterrupt, after everything is stopped.
+
+    Args:
+        port: for the manager and its web UI, when the engine has them.
+        on_start: called with the web UI's address, or None without one, when the search begins.
+
+    Raises:
+        EngineError: the port is in use, or the manager does not start or dies.
+    """
+    if experiment._nni_manager_required():
+        check_port(port)
+    silence_stdout()
+    experiment.on_start = on_start
+    with interruptible():
+        try:
+            experiment.start(port)
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, EngineError):
+                raise
+            raise EngineError(f'NNI cannot run the experiment: {type(error).__name__}: {error}; its log is in '
+                              f'{experiment.config.experiment_working_directory}') from error
+        finally:
+            with _uninterrupted():
+                experiment.stop()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM like SIGINT: NNI's engines treat a KeyboardInterrupt as the user's wish, and all else as a failure."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold back signals while things are being stopped; stopping is bounded in time."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

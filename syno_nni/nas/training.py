@@ -1,0 +1,140 @@
+"""The training recipe that the baseline and all candidates share, run by Lightning through NNI's evaluator."""
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import nni
+import pytorch_lightning as pl
+import torch
+import torchmetrics
+from nni.nas.evaluator.pytorch import DataLoader, Lightning, SupervisedLearningModule, Trainer
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+from torch.utils.data import Dataset
+
+from syno_nni.config import EvaluationConfig
+
+_OPTIMIZERS = {'sgd': torch.optim.SGD, 'adam': torch.optim.Adam, 'adamw': torch.optim.AdamW}
+
+
+class RecipeModule(SupervisedLearningModule):
+    """Classification by the recipe of an experiment file; ``report`` tells NNI each epoch's validation accuracy."""
+
+    def __init__(self, recipe: EvaluationConfig, num_classes: int, report: bool = False) -> None:
+        super().__init__(
+            criterion=functools.partial(nn.CrossEntropyLoss, label_smoothing=recipe.label_smoothing),
+            metrics={'acc': torchmetrics.Accuracy('multiclass', num_classes=num_classes)}, export_onnx=False)
+        self.recipe = recipe
+        self.report = report
+
+    def configure_optimizers(self) -> Any:
+        recipe = self.recipe
+        extra = {'momentum': recipe.momentum} if recipe.optimizer == 'sgd' else {}
+        optimizer = _OPTIMIZERS[recipe.optimizer](self.parameters(), lr=recipe.learning_rate,
+                                                  weight_decay=recipe.weight_decay, **extra)
+        schedule = make_schedule(optimizer, recipe, max(1, int(self.trainer.estimated_stepping_batches)))
+        if schedule is None:
+            return optimizer
+        return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}
+
+    def on_validation_epoch_end(self) -> None:
+        if self.report:
+            accuracy = self.validation_accuracy()
+            nni.report_intermediate_result({'default': accuracy, 'accuracy': accuracy, 'loss': self.validation_loss()})
+
+    def validation_accuracy(self) -> float:
+        """Accuracy of the last validation, between 0 and 1."""
+        return round(float(self.trainer.callback_metrics['val_acc']), 6)
+
+    def validation_loss(self) -> float:
+        """Mean loss of the last validation; a large number in place of infinity, which JSON does not know."""
+        loss = float(self.trainer.callback_metrics['val_loss'])
+        return round(loss, 6) if math.isfinite(loss) else 1e9
+
+    def _final_report(self) -> None:
+        """Nothing: the evaluator reports when it has measured the latency too."""
+
+
+def make_schedule(optimizer: Optimizer, recipe: EvaluationConfig, steps: int) -> LRScheduler | None:
+    """The learning-rate schedule over ``steps`` optimizer steps; its peak is the optimizer's rate."""
+    match recipe.schedule:
+        case 'cosine':
+            return CosineAnnealingLR(optimizer, steps)
+        case 'onecycle':
+            return OneCycleLR(optimizer, recipe.learning_rate, total_steps=steps,
+                              cycle_momentum=recipe.optimizer == 'sgd')
+    return None
+
+
+def fit(model: nn.Module, recipe: EvaluationConfig, train: Dataset, val: Dataset, *, num_classes: int,
+        batch_size: int, report: bool = False) -> dict[str, float]:
+    """Train ``model`` in place; return the validation ``accuracy`` (0 to 1) and ``loss`` after the last epoch.
+
+    With ``report``, NNI gets the metrics of every epoch as intermediate results.
+    """
+    module = RecipeModule(recipe, num_classes, report)
+    order = torch.Generator().manual_seed(recipe.seed)
+    with quiet_lightning(), _threads(recipe.threads), tempfile.TemporaryDirectory() as scratch:
+        pl.seed_everything(recipe.seed, workers=True, verbose=False)
+        trainer = Trainer(
+            max_epochs=recipe.epochs, accelerator='gpu' if recipe.device == 'cuda' else recipe.device, devices=1,
+            gradient_clip_val=recipe.clip_gradient, num_sanity_val_steps=0, default_root_dir=scratch, logger=False,
+            enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False)
+        evaluator = Lightning(
+            module, trainer,
+            train_dataloaders=DataLoader(train, batch_size=batch_size, shuffle=True, generator=order),
+            val_dataloaders=DataLoader(val, batch_size=4 * batch_size))
+        evaluator.evaluate(model)
+        return {'accuracy': module.validation_accuracy(), 'loss': module.validation_loss()}
+
+
+@torch.inference_mode()
+def accuracy(model: nn.Module, data: Dataset, batch_size: int = 256) -> float:
+    """The share of correct answers, between 0 and 1."""
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    right = total = 0
+    for x, y in torch.utils.data.DataLoader(data, batch_size=batch_size):
+        right += int((model(x.to(device)).argmax(1) == y.to(device)).sum())
+        total += len(y)
+    model.train(training)
+    return right / total
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Without Lightning's banners and its advice about loader workers (data in memory needs none)."""
+    loggers = [logging.getLogger(name) for name in ('pytorch_lightning', 'lightning.pytorch', 'lightning.fabric',
+                                                    'pytorch_lightning.utilities.rank_zero')]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', message='.*does not have many workers.*')
+            warnings.filterwarnings('ignore', message='.*number of training batches.*logging interval.*')
+            warnings.filterwarnings('ignore', message='.*GPU available but not used.*')
+            # Lightning's use of a torch helper that torch has deprecated.
+            warnings.filterwarnings('ignore', message='.*LeafSpec.*')
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
