@@ -54,9 +54,9 @@ def test_losses_and_the_whole_chain():
 
     losses = slot_losses(model, groups, [same, rough], score)
     assert losses['body.0'][same.id] == pytest.approx(0, abs=1e-6)
-    assert losses['body.0'][rough.id] > 2e-5
+    assert losses['body.0'][rough.id] > 1e-5
     options = options_from({g: {KEEP: 3.0, same.id: 2.0, rough.id: 1.0} for g in groups}, losses)
-    best = solve(options, max_loss=1e-5)
+    best = solve(options, max_loss=5e-6)
     assert best.choices == {'body.0': same.id, 'body.3': KEEP}  # the stride costs accuracy
     result = retrofit(model, best.mapping(groups, {same.id: same, rough.id: rough}), EXAMPLE, slots=slots)
     assert {n: f.op for n, f in filled_slots(result).items()} == {'body.0': same}
