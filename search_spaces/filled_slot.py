@@ -133,6 +133,9 @@ def operator_sizes(op: Operator, sizes: Mapping[str, int], layout: str) -> dict[
     given.setdefault('T', given.get('L', 1))
     given.setdefault('L', given['T'])
     given.setdefault('N', 1)
+    # A layer that keeps its channel count, for operators that do.
+    if given.get('C_in') == given.get('C_out') is not None:
+        given.setdefault('C', given['C_in'])
     missing = sorted(op.variables - given.keys())
     if missing:
         raise SlotError(f'the operator needs {", ".join(missing)}, and the slot gives {_show(sizes)}')
@@ -160,8 +163,8 @@ def operator_sizes(op: Operator, sizes: Mapping[str, int], layout: str) -> dict[
 
 
 def _roles(sizes: Iterable[Size]) -> str | None:
-    # A depthwise operator may call its channels C_in or C_out on both sides: shapes are checked with numbers.
-    roles = ''.join({'N': 'N', 'C_in': 'C', 'C_out': 'C'}.get(str(s), 'S') for s in sizes)
+    # A depthwise operator calls its channels C on both sides, or C_in, or C_out: shapes are checked with numbers.
+    roles = ''.join({'N': 'N', 'C_in': 'C', 'C_out': 'C', 'C': 'C'}.get(str(s), 'S') for s in sizes)
     return roles if roles in ('NC', 'NCS', 'NSC', 'NCSS', 'NSSC') else None
 
 

@@ -8,7 +8,7 @@ binding has one height. The binding of a slot holds sizes for these variables:
 
 ===========================  =======================================================================================
 ``N``                        1: operators work on any batch (windows or frames folded into the batch count here)
-``C_in``, ``C_out``          channels or features
+``C_in``, ``C_out``          channels or features; depthwise convolutions that keep their number call it ``C`` too
 ``H`` (and ``W``)            height and width of the slot's map; only ``H`` when all slots are square
 ``L``                        length of the slot's sequence (conv1d)
 ``T``                        tokens per sample (linear layers; channels-last maps have ``H`` and ``W`` too)
@@ -251,6 +251,8 @@ def _slot_of(layer: LayerTrace, batch: int, fused: Mapping[nn.Module, str]) -> S
         sizes, layout, stride = _linear_sizes(module, shape, batch), _LINEAR_LAYOUTS.get(len(shape), 'C'), ()
     else:
         sizes, layout, stride = _convolution_sizes(module, shape, layer.outputs[0], batch)
+    if _kind(module) == 'depthwise' and module.in_channels == module.out_channels:
+        sizes['C'] = module.in_channels
     for variable in ('C_in', 'C_out', 'H', 'W', 'L'):
         if sizes.get(variable, MIN_SIZE) < MIN_SIZE:
             raise _Unfit(f'{variable} = {sizes[variable]} is too small for an operator (at least {MIN_SIZE})')
