@@ -3,9 +3,9 @@
     python benchmarks/slots_sweep.py                     # all models, results/slots_sweep.csv and .json
     python benchmarks/slots_sweep.py --models 'resnet*'  # some; finished rows are kept, --again repeats them
 
-For every model, at its own input size: slots of the default kinds, one classic operator in all of them (a grouped 3x3
-convolution, or a grouped linear layer where slots are linear layers), then forward, backward into every operator,
-config and state_dict round trip, and torch.export with a numeric check. A failure is a row with its reason.
+For every model, at its own input size: slots of the default kinds, classic operators in them (grouped 3x3 and depthwise
+convolutions, grouped linear layers for pointwise ones), then forward, backward into every operator, config and
+state_dict round trip, and torch.export with a numeric check. A failure is a row with its reason.
 """
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ import torch
 
 from syno_nni.errors import SynoError
 from syno_nni.operator import Operator
+from syno_nni.search_spaces.filled_slot import misfit
 from syno_nni.search_spaces.retrofit import apply_slot_config, filled_slots, retrofit, slot_config
 from syno_nni.search_spaces.slots import Excluded, Slot, find_slots
 
@@ -45,9 +46,12 @@ swin_tiny_patch4_window7_224 pvt_v2_b0 twins_svt_small crossvit_tiny_240 coat_li
 focalnet_tiny_srf mixer_s32_224 resmlp_12_224 gmlp_ti16_224
 """.split()
 
-# The convolution with g groups on maps, the linear layer with g groups on everything else.
+# The convolution with g groups on maps, the depthwise one where layers keep each channel to itself, and the linear
+# layer with g groups on everything else.
 GROUPED_CONVOLUTION = ('out[n:N, o:C_out, h:H, w:H] = sum[c:C_in/g, i:k_1, j:k_1] '
                        'in[n, (o//(C_out/g))*(C_in/g) + c, unfold(h, i), unfold(w, j)] * w1[o, c, i, j]')
+DEPTHWISE = ('out[n:N, x:C, h:H, w:H] = sum[i:k_1, j:k_1] in[n, x, unfold(h, i), unfold(w, j)] '
+             '* w1[x, i, j]')
 GROUPED_LINEAR = 'out[n:N, o:C_out] = sum[c:C_in/g] in[n, (o//(C_out/g))*(C_in/g) + c] * w1[o, c]'
 COLUMNS = ['model', 'input', 'layers', 'slots', 'kinds', 'slot_macs_share', 'g', 'macs', 'params', 'macs_after',
            'params_after', 'forward', 'backward', 'state_dict', 'export', 'excluded', 'error', 'seconds']
@@ -90,11 +94,16 @@ def describe(row: dict[str, Any], model: torch.nn.Module, slots: list[Slot], exc
         'excluded': '; '.join(f'{n} x {reason}' for reason, n in reasons.most_common(4))}
 
 
-def fillings(slots: list[Slot]) -> dict[str, Operator | str]:
-    """The grouped convolution for slots that are maps, the grouped linear layer for the others."""
-    convolution, linear = Operator.parse(GROUPED_CONVOLUTION), Operator.parse(GROUPED_LINEAR)
-    square = {s.name for s in slots if s.layout == 'NCHW' and s.kind != 'pointwise' and 'W' not in s.sizes}
-    return {s.name: convolution if s.name in square else linear for s in slots}
+def fillings(slots: list[Slot]) -> dict[str, Operator]:
+    """A classic operator for every slot, by its kind."""
+    convolution, depthwise, linear = (Operator.parse(t) for t in (GROUPED_CONVOLUTION, DEPTHWISE, GROUPED_LINEAR))
+
+    def choose(slot: Slot) -> Operator:
+        if slot.kind == 'depthwise' and not misfit(depthwise, slot):
+            return depthwise
+        return convolution if slot.kind in ('conv3x3', 'conv', 'grouped') and not misfit(convolution, slot) else linear
+
+    return {slot.name: choose(slot) for slot in slots}
 
 
 def check_steps(row: dict[str, Any], model: torch.nn.Module, result: torch.nn.Module, x: torch.Tensor,
