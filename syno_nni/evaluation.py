@@ -27,12 +27,13 @@ from .size import ONE, Binding, Size
 
 if TYPE_CHECKING:
     from .operator import Operator
+    from .plan.concrete import ConcreteOperator
 
 Cut = frozenset[int]
 Tensor = tuple[int, Cut]  # the tensors that went in, as a bit set (bit 0 is the input), and the cut
 State = frozenset[Tensor]
 
-MAX_STATES = 4000
+MAX_STATES = 600
 """Above this many states (operators with many weights) each further state is finished greedily."""
 
 
@@ -97,10 +98,10 @@ def least_macs(op: Operator, values: dict[Size, int]) -> int:
     return min(sum(values[size] for size in path) for path in _search(op).costs)
 
 
-def _search(op: Operator) -> _Search:
+def _search(op: Operator) -> Search:
     found = op.__dict__.get('_evaluation')  # kept with the operator: it is immutable, and hashing it is dear
     if found is None:
-        found = op.__dict__['_evaluation'] = _Search(op)
+        found = op.__dict__['_evaluation'] = Search(op)
     return found
 
 
@@ -137,10 +138,10 @@ class _Step:
 Path = tuple[_Step, ...]
 
 
-class _Search:
+class Search:
     """The enumeration for one operator, over nodes numbered from 0."""
 
-    def __init__(self, op: Operator) -> None:
+    def __init__(self, op: Operator | ConcreteOperator) -> None:
         self.nodes: list[Coordinate] = []
         self.number: dict[Coordinate, int] = {}
         self.below: list[int] = []        # all nodes strictly below, as a bit set
@@ -194,6 +195,31 @@ class _Search:
         return Stage(step.operands, tuple(frozenset(names[n] for n in cut) for cut in step.sources),
                      frozenset(names[n] for n in step.cut), frozenset(names[n] for n in step.summed))
 
+    # for lowering: the same questions about coordinates
+    def cut(self, labels: Iterable[Coordinate]) -> Cut:
+        return frozenset(self._intern(label) for label in labels)
+
+    def labels(self, cut: Cut) -> frozenset[Coordinate]:
+        return frozenset(self.nodes[label] for label in cut)
+
+    def compatible(self, first: Iterable[Coordinate],
+                   second: Iterable[Coordinate]) -> tuple[frozenset[Coordinate], frozenset[Coordinate]]:
+        """Both cuts after the least explosion that lets them stand side by side."""
+        left, right = self._compatible(self.cut(first), self.cut(second))
+        return self.labels(left), self.labels(right)
+
+    def exposed(self, labels: Iterable[Coordinate], private: Iterable[Sum]) -> frozenset[Coordinate]:
+        """The cut after undoing, as far as nothing grows, what mixes a private reduction with something else."""
+        return self.labels(self._exposed(self.cut(labels), _mask(private)))
+
+    def opened(self, labels: Iterable[Coordinate], reduction: Sum, private: Iterable[Sum]) -> frozenset[Coordinate]:
+        """The cut after undoing what mixes a private reduction with something else, whatever it grows to."""
+        return self.labels(self._opened(self.cut(labels), reduction.index, _mask(private)))
+
+    def pure(self, label: Coordinate, private: Iterable[Sum]) -> bool:
+        """Whether a coordinate can simply be summed over."""
+        return self._pure(self._intern(label), _mask(private))
+
     # explosions
     def _explode(self, cut: Cut, label: int) -> Cut:
         node = self.nodes[label]
@@ -205,8 +231,11 @@ class _Search:
     def _free(self, cut: Cut, label: int) -> bool:
         """Whether undoing ``label`` leaves the tensor no larger."""
         node = self.nodes[label]
-        return isinstance(node, (Split, Shift, Stride)) or self.others[label] in cut or (
-            isinstance(node, MergeRight) and low_digits(node) is not None)
+        if isinstance(node, (Split, Shift, Stride)) or self.others[label] in cut:
+            return True
+        below = self.below[label]
+        return isinstance(node, MergeRight) and low_digits(node) is not None and not any(
+            below & (self.below[other] | 1 << other) for other in cut if other != label)
 
     def _shrunk(self, cut: Cut) -> Cut:
         """Undoes strided dimensions, as far as nothing grows on the way."""
@@ -376,7 +405,7 @@ class _Search:
         return steps
 
 
-def _insert(best: list[tuple[Counter[Size], Path]], path: Path, search: _Search) -> None:
+def _insert(best: list[tuple[Counter[Size], Path]], path: Path, search: Search) -> None:
     """Keeps ``path`` unless one that is never dearer is there already; drops those it beats."""
     cost = Counter(search.volume(step.cut) for step in path)
     for other, _ in best:
@@ -384,6 +413,13 @@ def _insert(best: list[tuple[Counter[Size], Path]], path: Path, search: _Search)
             return
     best[:] = [(other, p) for other, p in best if not cost <= other]
     best.append((cost, path))
+
+
+def _mask(reductions: Iterable[Sum]) -> int:
+    result = 0
+    for reduction in reductions:
+        result |= 1 << reduction.index
+    return result
 
 
 def _bits(mask: int) -> Iter[int]:
@@ -395,4 +431,4 @@ def _bits(mask: int) -> Iter[int]:
         at += 1
 
 
-__all__ = ['Order', 'Stage', 'least_macs', 'orders']
+__all__ = ['Order', 'Search', 'Stage', 'least_macs', 'low_digits', 'orders']

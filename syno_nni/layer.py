@@ -1,15 +1,15 @@
 """A synthesized operator as a torch module."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from .errors import GraphError
-from .expr import Out
 from .initialize import initialize
-from .plan.direct import run
+from .plan.optimize import Plan, plans
 from .size import Binding
 
 if TYPE_CHECKING:
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 
 class SynthesizedLayer(nn.Module):
-    """An operator at a binding, as a layer.
+    """An operator at a binding, as a layer: one definition for training, inference, compilation and export.
 
     Attributes:
         op: the operator.
         sizes: the binding.
         weights: one parameter for each weight of the operator, in its order, with ``op.weight_shapes(sizes)``.
+        plan: the library calls that it makes, the cheapest by the cost model; `tune` measures.
 
     Raises:
         SizeError: a size of the operator is not an integer at the binding.
@@ -33,8 +34,7 @@ class SynthesizedLayer(nn.Module):
         self.op = op
         self.sizes = op.check_sizes(sizes)
         self.weights = nn.ParameterList(nn.Parameter(torch.empty(shape)) for shape in op.weight_shapes(self.sizes))
-        self._shape = op.input_shape(self.sizes)
-        self._any_batch = batch_is_free(op)
+        self.plan: Plan = plans(op, self.sizes)[0]
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -47,18 +47,42 @@ class SynthesizedLayer(nn.Module):
         Raises:
             GraphError: the input has another shape.
         """
-        free = int(self._any_batch)
-        if tuple(x.shape[free:]) != self._shape[free:] or x.dim() != len(self._shape):
-            wanted = ['any' if self._any_batch else self._shape[0], *self._shape[1:]]
-            raise GraphError(f'operator {self.op.id} at {self.sizes} takes an input of shape {wanted}, got '
-                             f'{list(x.shape)}; build the layer for the sizes it will see')
-        return run(self.op, self.sizes, x, list(self.weights))
+        _check_shape(x, self.plan, self.op.id)
+        return self.plan.program(x, list(self.weights))
+
+    def fuse(self) -> FusedLayer:
+        """The deploy form: everything that depends on weights alone computed ahead. `reparameterize_model` finds it."""
+        before, rest, kept = self.plan.program.split()
+        with torch.no_grad():
+            constants = [c.detach().clone().contiguous() for c in before.constants(list(self.weights), kept)]
+        return FusedLayer(Plan(rest, self.plan.cost, self.plan.batch), constants, self.op.id).train(self.training)
 
     def extra_repr(self) -> str:
         return f'{self.op}, sizes={self.sizes}'
 
 
-def batch_is_free(op: Operator) -> bool:
-    """Whether the first input dimension is an output iterator that nothing else uses: then its size may vary."""
-    first, *others = (c for t in (op.inputs, *op.weights) for c in t)
-    return isinstance(first, Out) and all(leaf != first for c in others for leaf in c.iterators())
+class FusedLayer(nn.Module):
+    """A plan with its constants: what is left of a `SynthesizedLayer` for inference."""
+
+    def __init__(self, plan: Plan, constants: Sequence[Tensor], name: str) -> None:
+        super().__init__()
+        self.plan = plan
+        self.name = name
+        self.constants = nn.ParameterList(nn.Parameter(c, requires_grad=False) for c in constants)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the layer that it came from."""
+        _check_shape(x, self.plan, self.name)
+        return self.plan.program(x, list(self.constants))
+
+    def extra_repr(self) -> str:
+        return self.name
+
+
+def _check_shape(x: Tensor, plan: Plan, name: str) -> None:
+    wanted = plan.program.shapes[0]
+    free = int(plan.batch)
+    if x.dim() != len(wanted) or tuple(x.shape[free:]) != wanted[free:]:
+        shown = ['any' if plan.batch else wanted[0], *wanted[1:]]
+        raise GraphError(f'operator {name} was built for inputs of shape {shown}, got {list(x.shape)}; build the layer '
+                         'for the sizes it will see')

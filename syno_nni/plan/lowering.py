@@ -1,0 +1,448 @@
+"""Lowering: from an evaluation order to programs of library calls, with the alternatives at every stage.
+
+A stage that contracts the data with a weight is a convolution, where
+
+* a coordinate ``unfold(l, r)`` of the data whose window ``r`` the stage sums is a spatial axis with kernel ``r``
+  (parts of ``r`` that the weight lacks are sums over the window: the kernel repeats along them);
+* coordinates of both, summed, are input channels, and coordinates of both, kept, are groups;
+* coordinates of the weight alone are output channels;
+* other coordinates of the data are batch dimensions or further spatial axes, wherever they lie in memory.
+
+Without a spatial axis it may also be a matrix product. A window that the stage needs but must keep, because a later
+weight uses it too, is sheared after the stage (every tap of the result moved by its own offset), or spread over a
+one-hot kernel, or, last, opened in the data. Weights are rearranged by steps on weights alone, which `Program.split`
+folds ahead of inference.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from collections.abc import Iterator as Iter
+from dataclasses import dataclass
+from fractions import Fraction
+
+from ..evaluation import Order, Search
+from ..expr import Coordinate, Iterator, Out, Split, Sum, Unfold
+from .builder import Builder, Value
+from .concrete import ConcreteOperator, Zero, extent
+from .program import Program
+
+LETTERS = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ'
+MAX_AXES = 3
+
+
+class _Tap(Iterator):
+    """The window dimension of a one-hot kernel."""
+
+    __slots__ = ()
+    kind = 'tap'
+
+
+@dataclass
+class Partial:
+    """A program under construction: its builder, the tensors that are left, and what is known about the scale."""
+    builder: Builder
+    values: dict[int, Value]  # by the original tensors they depend on, as a bit set
+    summed: int = 1           # the extents of all coordinates summed so far
+    scale: Fraction = Fraction(1)
+
+    def fork(self) -> Partial:
+        return Partial(self.builder.fork(), dict(self.values), self.summed, self.scale)
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """A spatial axis of a stage: the coordinate of the data, and the parts of its window."""
+    label: Unfold
+    parts: tuple[Coordinate, ...]
+    kept: bool  # the window is not summed in the stage
+
+
+class Lowering:
+    """The programs of one concrete operator."""
+
+    def __init__(self, op: ConcreteOperator, search: Search) -> None:
+        self.op = op
+        self.search = search
+
+    # whole programs
+    def start(self, factor: Fraction = Fraction(1)) -> Partial:
+        """All tensors loaded; the first weight multiplied by a factor."""
+        builder = Builder(self.op)
+        values = {1 << n: builder.load(n) for n in range(1 + len(self.op.weights))}
+        if factor != 1 and len(values) > 1:
+            first = values[2]
+            register = builder.emit('scale', [first.register], [float(factor)], builder.shape(first.dims))
+            values[2] = Value(register, first.dims)
+        return Partial(builder, values)
+
+    def advance(self, partial: Partial, order: Order, number: int) -> list[Partial]:
+        """All ways to carry out stage ``number`` of the order."""
+        stage = order.stages[number]
+        used = {leaf for mask, value in partial.values.items() if mask not in stage.operands
+                for leaf in _sums(value.labels)}
+        if len(stage.operands) == 1:
+            return self._reduce(partial, stage.operands[0], stage.summed, used)
+        data, weight = sorted(stage.operands, key=lambda mask: -(mask & 1))
+        if data & 1:
+            return list(self._contract(partial, data, weight, _sums(stage.summed), used))
+        return self._combine(partial, data, weight, used)
+
+    def finish(self, partial: Partial) -> tuple[Program, Fraction]:
+        """The program, and the factor by which its result is still to be multiplied."""
+        (value,) = partial.values.values()
+        builder = partial.builder
+        for reduction in sorted(_sums(value.labels), key=lambda r: r.index):
+            live = _sums(value.labels)
+            value = self._approach(builder, value, self.search.opened(value.labels, reduction, live))
+            value = self._settle(partial, value, live)
+        while any(not isinstance(label, Iterator) for label in value.labels):
+            value = builder.undo(value, max(value.labels, key=lambda label: label.depth))
+        order = [out for out in self.op.outputs if out in value.labels]
+        zeros = [label for label in value.labels if isinstance(label, Zero)]
+        value = builder.arrange(value, [(*zeros, order[0]), *((o,) for o in order[1:])] if order else [tuple(zeros)])
+        value = Value(value.register, tuple((o,) for o in order)) if order else builder.arrange(value, [])
+        given = [(o,) if o in order else () for o in self.op.outputs]
+        if len(order) != len(given):
+            value = builder.reshape(value, tuple(given))
+            full = tuple((o,) for o in self.op.outputs)
+            if builder.shape(full) != builder.shape(given):
+                register = builder.emit('expand', [value.register], [builder.free_shape(full)], builder.shape(full))
+                value = Value(register, full)
+        everything = math.prod(map(extent, (Sum(0, s) for s in self.op.reductions)))
+        factor = partial.scale * Fraction(everything, partial.summed)
+        if factor != 1 and not self.op.weights:
+            register = builder.emit('scale', [value.register], [float(factor)], builder.shape(value.dims))
+            value, factor = Value(register, value.dims), Fraction(1)
+        return builder.program(value.register), factor
+
+    # stages
+    def _combine(self, partial: Partial, first: int, second: int, used: set[Sum]) -> list[Partial]:
+        """Two weights into one."""
+        partial = partial.fork()
+        builder = partial.builder
+        left, right = partial.values.pop(first), partial.values.pop(second)
+        targets = self.search.compatible(left.labels, right.labels)
+        private = _sums([*left.labels, *right.labels]) - used
+        left, right = (builder.singles(self._approach(builder, value, target))
+                       for value, target in zip((left, right), targets))
+        labels = list(dict.fromkeys((*left.labels, *right.labels)))
+        summed = [label for label in labels if self.search.pure(label, private)]
+        kept = [label for label in labels if label not in summed]
+        letter = dict(zip(labels, LETTERS))
+        equation = (f'{"".join(letter[x] for x in left.labels)},{"".join(letter[x] for x in right.labels)}->'
+                    f'{"".join(letter[x] for x in kept)}')
+        dims = tuple((label,) for label in kept)
+        value = Value(builder.emit('einsum', [left.register, right.register], [equation], builder.shape(dims)), dims)
+        partial.summed *= math.prod(map(extent, summed))
+        partial.values[first | second] = self._settle(partial, value, private)
+        return [partial]
+
+    def _reduce(self, partial: Partial, mask: int, summed: Iterable[Coordinate], used: set[Sum]) -> list[Partial]:
+        """Sums within one tensor: plain ones, and box sums by pooling."""
+        partial = partial.fork()
+        builder = partial.builder
+        value = partial.values.pop(mask)
+        wanted = _sums(summed)
+        private = _sums(value.labels) - used
+        targets = frozenset(value.labels)
+        for reduction in sorted(wanted, key=lambda s: s.index):
+            targets = self.search.opened(targets, reduction, private)
+        gone = {label for label in targets if self.search.pure(label, private)}
+        axes: list[_Axis] = []
+        value = self._approach(builder, value, targets, axes, frozenset(), gone)
+        for axis in axes:
+            value = self._box(partial, value, axis)
+        left = [label for label in value.labels if label in gone]
+        partial.summed *= math.prod(map(extent, left))
+        partial.values[mask] = self._settle(partial, builder.total(value, left), private)
+        return [partial]
+
+    def _box(self, partial: Partial, value: Value, axis: _Axis) -> Value:
+        """A sum over a window: the mean by pooling; the size of the window goes into the scale."""
+        builder = partial.builder
+        at = value.labels.index(axis.label)
+        before, after = value.labels[:at], value.labels[at + 1:]
+        value = builder.arrange(value, (before, (axis.label,), after))
+        window, length = extent(axis.label.right), extent(axis.label)
+        dims = (before, (axis.label.left,), after)
+        shape = list(builder.shape(dims))
+        shape[1] = length + 2 * (window // 2) - window + 1
+        register = builder.emit('box', [value.register], [0, window, window // 2], shape)
+        if shape[1] != length:
+            register = builder.emit('narrow', [register], [1, 0, length], builder.shape(dims))
+        partial.scale *= window
+        partial.summed *= window
+        return Value(register, dims)
+
+    def _contract(self, partial: Partial, data: int, weight: int, wanted: set[Sum], used: set[Sum]) -> Iter[Partial]:
+        """The data with a weight; ``wanted`` are the reductions that the stage must sum."""
+        value, kernel = partial.values[data], partial.values[weight]
+        left, right = self.search.compatible(value.labels, kernel.labels)
+        private = _sums([*value.labels, *kernel.labels]) - used
+        # What one side alone mixes can be undone there; what both mix has to meet first.
+        lone = private - _sums(right), private - _sums(left)
+        left, right = self.search.exposed(left, lone[0]), self.search.exposed(right, lone[1])
+        for reduction in sorted(wanted & lone[0], key=lambda r: r.index):
+            left = self.search.opened(left, reduction, private)
+        summed = {label for label in left | right if self.search.pure(label, private)}
+        for shear in ('late', 'one_hot', 'windows'):
+            way = partial.fork()
+            del way.values[data], way.values[weight]
+            axes: list[_Axis] = []
+            builder = way.builder
+            opened = self._approach(builder, value, left, axes, right, summed, shear != 'windows')
+            stage = _Stage(self, way, opened, self._approach(builder, kernel, right), axes, summed, shear)
+            for done, result in stage.ways():
+                done.summed *= math.prod(map(extent, summed))
+                done.values[data | weight] = self._settle(done, result, private)
+                yield done
+            if not any(axis.kept for axis in axes):
+                break
+
+    # views
+    def _approach(self, builder: Builder, value: Value, targets: frozenset[Coordinate],
+                  axes: list[_Axis] | None = None, right: frozenset[Coordinate] = frozenset(),
+                  summed: Iterable[Coordinate] = (), keep: bool = True) -> Value:
+        """The value with its coordinates undone down to ``targets``; spatial axes stay closed and go into ``axes``."""
+        while True:
+            closed = {axis.label for axis in axes or ()}
+            todo = [label for label in value.labels if label not in targets and label not in closed]
+            if not todo:
+                return value
+            label = max(todo, key=lambda x: x.depth)
+            if axes is not None and isinstance(label, Unfold) and len(axes) < MAX_AXES:
+                axis = self._axis(label, value, targets, right, set(summed))
+                if axis and (keep or not axis.kept):
+                    axes.append(axis)
+                    continue
+            value = builder.undo(value, label)
+
+    def _axis(self, label: Unfold, value: Value, targets: frozenset[Coordinate], right: frozenset[Coordinate],
+              summed: set[Coordinate]) -> _Axis | None:
+        """``label`` as a spatial axis, if it can be one."""
+        position = [t for t in targets if t in set(label.left.walk())]
+        others = {node for other in value.labels if other != label for node in other.walk()}
+        if any(t in right or t in summed or t in others for t in position):
+            return None
+        parts = _parts(label.right, targets)
+        if parts is None or any(p in others for p in parts):
+            return None
+        if all(p in summed for p in parts):
+            return _Axis(label, parts, kept=False)
+        if len(parts) == 1 and parts[0] in right:
+            return _Axis(label, parts, kept=True)
+        return None
+
+    def _settle(self, partial: Partial, value: Value, private: set[Sum]) -> Value:
+        """Sums what has become a reduction of its own, such as after the halves of a Merge have met."""
+        builder = partial.builder
+        live = private & _sums(value.labels)
+        value = self._approach(builder, value, self.search.exposed(value.labels, live))
+        gone = [label for label in value.labels if self.search.pure(label, live)]
+        partial.summed *= math.prod(map(extent, gone))
+        return builder.total(value, gone)
+
+
+class _Stage:
+    """One contraction of data and weight, whose coordinates are ready: the library calls that can do it."""
+
+    def __init__(self, lowering: Lowering, partial: Partial, value: Value, kernel: Value, axes: Sequence[_Axis],
+                 summed: set[Coordinate], shear: str) -> None:
+        self.lowering, self.partial, self.value, self.shear = lowering, partial, value, shear
+        builder = partial.builder
+        late = [axis for axis in axes if axis.kept and shear == 'late']
+        self.late = late
+        self.axes = [axis for axis in axes if axis not in late]
+        inside = {axis.label: axis for axis in self.axes}
+        windows = {part for axis in axes for part in axis.parts}
+        both = set(value.labels) & set(kernel.labels)
+        alone = [label for label in kernel.labels if label in summed and label not in both and label not in windows]
+        self.kernel = builder.total(kernel, alone)
+        self.groups = [label for label in value.labels if label in both and label not in summed]
+        self.channels = [label for label in value.labels if label in summed]
+        self.free = [label for label in value.labels if label not in {*both, *summed, *inside}]
+        kept = {part for axis in axes if axis.kept for part in axis.parts}
+        self.outs = sorted((label for label in self.kernel.labels
+                            if label not in both and (label not in windows or label in kept)), key=_out_order)
+        self.inside = inside
+
+    def ways(self) -> Iter[tuple[Partial, Value]]:
+        """Every way, as the program so far and the result."""
+        if not self.axes and not self.channels:
+            yield self._product()
+            return
+        places = list(self._placements())
+        for lead, slots in places:
+            if slots:
+                yield self._convolution(lead, slots)
+        if not self.axes:
+            yield self._matrix_product()
+            if not self.groups and self.value.labels[-len(self.channels):] == tuple(self.channels):
+                yield self._linear()
+
+    # calls
+    def _fork(self) -> tuple[Partial, Builder]:
+        partial = self.partial.fork()
+        return partial, partial.builder
+
+    def _product(self) -> tuple[Partial, Value]:
+        """Nothing is summed: an elementwise product, or an outer one."""
+        partial, builder = self._fork()
+        value, kernel = builder.singles(self.value), self.kernel
+        dims = [*((label,) for label in value.labels), *((label,) for label in self.outs)]
+        kernel = builder.arrange(kernel, [dim if dim[0] in kernel.labels else () for dim in dims])
+        if self.outs:
+            padded = (*value.dims, *(() for _ in self.outs))
+            value = builder.reshape(value, padded)
+        register = builder.emit('mul', [value.register, kernel.register], [], builder.shape(dims))
+        return partial, self._sheared(builder, Value(register, tuple(dims)))
+
+    def _placements(self) -> Iter[tuple[tuple[Coordinate, ...], tuple[tuple[Coordinate, ...], ...]]]:
+        """Where the data's own coordinates go: batch dimensions, and spatial slots (at most three)."""
+        channels = {*self.groups, *self.channels}
+        labels = self.value.labels
+        first = min((labels.index(c) for c in channels), default=None)
+        if first is None:
+            first = min(labels.index(axis.label) for axis in self.axes)
+        batch = self.lowering.op.batch
+        lead = [x for x in labels[:first] if x in self.free]
+        trail = [x for x in labels if x not in lead and x not in channels]
+        if batch in trail:
+            trail.remove(batch)
+            lead.insert(0, batch)
+        seen = set()
+        movable = [x for x in lead if x != batch]
+        for front, back in ((lead, trail), ([x for x in lead if x == batch], [*movable, *trail])):
+            for option in self._slots(front, back):
+                if option not in seen:
+                    seen.add(option)
+                    yield option
+
+    def _slots(self, lead: list[Coordinate], trail: list[Coordinate]) -> Iter[
+            tuple[tuple[Coordinate, ...], tuple[tuple[Coordinate, ...], ...]]]:
+        if len(trail) <= 2:
+            yield tuple(lead), tuple((x,) for x in trail)
+            return
+        runs: list[tuple[Coordinate, ...]] = []
+        for x in trail:
+            if x in self.inside or not runs or runs[-1][0] in self.inside:
+                runs.append((x,))
+            else:
+                runs[-1] += (x,)
+        if len(runs) <= 3:
+            yield tuple(lead), tuple(runs)
+        if len(runs) > 2:
+            axes = [(x,) for x in trail if x in self.inside]
+            free = [x for x in trail if x not in self.inside]
+            if len(axes) == 1:
+                yield tuple(lead), (tuple(free), axes[0])
+                yield tuple(lead), (axes[0], tuple(free))
+                last = runs[-1] if runs[-1] not in axes else ()
+                moved = [x for x in free if x not in last]
+                slots = (axes[0], last) if last else (axes[0],)
+                yield (*lead, *moved), slots
+            else:
+                yield (*lead, *free), tuple(axes)
+
+    def _convolution(self, lead: tuple[Coordinate, ...],
+                     slots: tuple[tuple[Coordinate, ...], ...]) -> tuple[Partial, Value]:
+        partial, builder = self._fork()
+        value = builder.arrange(self.value, (lead, (*self.groups, *self.channels), *slots))
+        kernel = self.kernel
+        windows: list[tuple[Coordinate, ...]] = []
+        for slot in slots:
+            axis = self.inside.get(slot[0])
+            if axis is None:
+                windows.append(())
+            elif axis.kept:
+                kernel = builder.alone(kernel, *axis.parts)
+                tap = _Tap(kernel.dim(axis.parts[0]), axis.parts[0].size)
+                dims = (*kernel.dims, (tap,))
+                kernel = Value(builder.emit('one_hot', [kernel.register], [tap.index], builder.shape(dims)), dims)
+                windows.append((tap,))
+            else:
+                windows.append(axis.parts)
+        inner = (*self.channels, *(label for window in windows for label in window))
+        for label in inner:  # sums over coordinates that the weight lacks
+            if label not in kernel.labels:
+                kernel = builder.expand(kernel, len(kernel.dims), label)
+        kernel = builder.arrange(kernel, ((*self.groups, *self.outs), tuple(self.channels), *windows))
+        extents = [math.prod(map(extent, window)) for window in windows]
+        padding = tuple(k // 2 for k in extents)
+        groups = math.prod(map(extent, self.groups))
+        dims = (lead, (*self.groups, *self.outs),
+                *(tuple(self.inside[x].label.left if x in self.inside else x for x in slot) for slot in slots))
+        shape = list(builder.shape(dims))
+        for n, k in enumerate(extents):
+            shape[2 + n] += 2 * (k // 2) - k + 1
+        register = builder.emit('conv', [value.register, kernel.register], [padding, groups], shape)
+        for n, k in enumerate(extents):
+            if k % 2 == 0:
+                shape[2 + n] -= 1
+                register = builder.emit('narrow', [register], [2 + n, 0, shape[2 + n]], shape)
+        return partial, self._sheared(builder, Value(register, dims))
+
+    def _matrix_product(self) -> tuple[Partial, Value]:
+        """``weight @ data``, batched over groups."""
+        partial, builder = self._fork()
+        labels = self.value.labels
+        first = min(labels.index(c) for c in (*self.groups, *self.channels))
+        lead = tuple(x for x in labels[:first] if x in self.free)
+        trail = tuple(x for x in labels if x in self.free and x not in lead)
+        if self.lowering.op.batch in trail:
+            lead, trail = (self.lowering.op.batch, *lead), tuple(x for x in trail if x != self.lowering.op.batch)
+        groups = [tuple(self.groups)] if self.groups else []
+        value = builder.arrange(self.value, (lead, *groups, tuple(self.channels), trail))
+        kernel = self._with(builder, self.kernel, self.channels)
+        kernel = builder.arrange(kernel, (*groups, tuple(self.outs), tuple(self.channels)))
+        dims = (lead, *groups, tuple(self.outs), trail)
+        register = builder.emit('matmul', [kernel.register, value.register], [], builder.shape(dims))
+        return partial, self._sheared(builder, Value(register, dims))
+
+    def _linear(self) -> tuple[Partial, Value]:
+        """``data @ weight``, for channels that lie innermost."""
+        partial, builder = self._fork()
+        lead = self.value.labels[:-len(self.channels)]
+        value = builder.arrange(self.value, (lead, tuple(self.channels)))
+        kernel = self._with(builder, self.kernel, self.channels)
+        kernel = builder.arrange(kernel, (tuple(self.channels), tuple(self.outs)))
+        dims = (lead, tuple(self.outs))
+        register = builder.emit('matmul', [value.register, kernel.register], [], builder.shape(dims))
+        return partial, self._sheared(builder, Value(register, dims))
+
+    def _with(self, builder: Builder, kernel: Value, labels: Iterable[Coordinate]) -> Value:
+        for label in labels:
+            if label not in kernel.labels:
+                kernel = builder.expand(kernel, len(kernel.dims), label)
+        return kernel
+
+    def _sheared(self, builder: Builder, value: Value) -> Value:
+        """Moves every tap of a window that was kept by its own offset."""
+        for axis in self.late:
+            (tap,) = axis.parts
+            value = builder.alone(value, axis.label, tap)
+            arguments = (value.dim(axis.label), value.dim(tap), extent(tap))
+            value = Value(builder.emit('shear', [value.register], arguments, builder.shape(value.dims)), value.dims)
+            value = value.relabelled(axis.label, axis.label.left)
+        return value
+
+
+def _sums(labels: Iterable[Coordinate]) -> set[Sum]:
+    return {leaf for label in labels for leaf in label.iterators() if isinstance(leaf, Sum)}
+
+
+def _parts(node: Coordinate, targets: frozenset[Coordinate]) -> tuple[Coordinate, ...] | None:
+    """The targets that ``node`` splits into, outer first; None if anything but Splits is between."""
+    if node in targets:
+        return (node,)
+    if isinstance(node, Split):
+        left, right = _parts(node.left, targets), _parts(node.right, targets)
+        return None if left is None or right is None else (*left, *right)
+    return None
+
+
+def _out_order(label: Coordinate) -> tuple:
+    """Coordinates of the output first, in its order, outer halves before inner ones; then reductions."""
+    outs = [leaf.index for leaf in label.iterators() if isinstance(leaf, Out)]
+    return (0, min(outs), label.kind) if outs else (1, min(leaf.index for leaf in label.iterators()), label.kind)

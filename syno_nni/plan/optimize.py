@@ -1,0 +1,96 @@
+"""Choosing a plan: all evaluation orders, all ways to lower each stage, the cheapest by the cost model."""
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from ..evaluation import Order, Search
+from ..size import Binding
+from .concrete import ConcreteOperator, concretize
+from .lowering import Lowering, Partial
+from .model import Machine, seconds
+from .program import Program, multiply_adds
+
+if TYPE_CHECKING:
+    from ..operator import Operator
+
+BEAM = 12
+ORDERS = 8
+_CACHE: OrderedDict[tuple, tuple[Plan, ...]] = OrderedDict()
+_CACHE_SIZE = 512
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An operator at a binding as library calls.
+
+    Attributes:
+        program: the calls.
+        cost: estimated seconds per call at the binding's batch size, weights folded.
+        batch: whether any batch size will do.
+    """
+    program: Program
+    cost: float
+    batch: bool
+
+    @property
+    def macs(self) -> int:
+        """The multiply-adds that the calls on data execute."""
+        constant = self.program.constant_registers()
+        return sum(multiply_adds(self.program, s) for s in self.program.steps if s.output not in constant)
+
+    def __str__(self) -> str:
+        return str(self.program)
+
+
+def plans(op: Operator, sizes: Binding, machine: Machine | None = None) -> tuple[Plan, ...]:
+    """Distinct plans for an operator at a binding, cheapest first by the cost model.
+
+    Raises:
+        SizeError: a size of the operator is not an integer at the binding.
+    """
+    machine = machine or Machine()
+    sizes = op.check_sizes(sizes)
+    key = (op.structure, tuple(sorted(sizes.items())), machine)
+    found = _CACHE.get(key)
+    if found is None:
+        found = _CACHE[key] = tuple(_enumerate(concretize(op, sizes), machine))
+        if len(_CACHE) > _CACHE_SIZE:
+            _CACHE.popitem(last=False)
+    return found
+
+
+def _enumerate(op: ConcreteOperator, machine: Machine) -> list[Plan]:
+    search = Search(op)
+    lowering = Lowering(op, search)
+    orders = sorted((Order(tuple(search.stage(step) for step in path)) for path in search.paths),
+                    key=lambda order: order.macs({}, folded=True))
+    found: dict[str, Plan] = {}
+    for order in orders[:ORDERS]:
+        for program in _programs(lowering, order, machine):
+            text = str(program)
+            if text not in found:
+                found[text] = Plan(program, seconds(program, machine), op.batch is not None)
+    return sorted(found.values(), key=lambda plan: plan.cost)
+
+
+def _programs(lowering: Lowering, order: Order, machine: Machine, factor: Fraction = Fraction(1)) -> list[Program]:
+    beam: list[Partial] = [lowering.start(factor)]
+    for number in range(len(order.stages)):
+        following = [way for partial in beam for way in lowering.advance(partial, order, number)]
+        beam = sorted(following, key=lambda p: _so_far(p, machine))[:BEAM]
+    finished = [lowering.finish(partial) for partial in beam]
+    left = {rest for _, rest in finished if rest != 1}
+    if not left or factor != 1:
+        return [program for program, rest in finished if rest == factor or rest == 1]
+    # The scale is known only now: lower again, with it in the first weight.
+    return [program for rest in left for program in _programs(lowering, order, machine, rest)] + [
+        program for program, rest in finished if rest == 1]
+
+
+def _so_far(partial: Partial, machine: Machine) -> float:
+    last = max(value.register for value in partial.values.values())
+    return seconds(partial.builder.program(last), machine)
+
