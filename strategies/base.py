@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -31,7 +31,7 @@ from syno_nni.nas.mutable import KEEP, OperatorChoice
 from syno_nni.records import Abandoned, Error, ErrorKind, Intermediate, Record
 from syno_nni.run_state import BASELINE, RunState
 
-from .outcome import Candidate, Outcome, sample_id, unusable
+from .outcome import Candidate, Outcome, plain, sample_id, unusable
 
 _log = logging.getLogger(__name__)
 
@@ -291,20 +291,17 @@ class SynoStrategy(Strategy):
 
     def _on_final(self, event: FinalMetricEvent) -> None:
         with self._guarding():
-            _withhold_unusable(event)
+            _make_fit(event)
             flight = self._flights.get(event.model)
             if flight is not None:
                 flight.report, flight.has_report = event.metric, True
 
     def _on_intermediate(self, event: IntermediateMetricEvent) -> None:
         with self._guarding():
-            _withhold_unusable(event)
+            metrics = _make_fit(event)
             flight = self._flights.get(event.model)
-            if flight is not None:
-                metrics = event.metric if isinstance(event.metric, dict) else {'default': event.metric}
-                if not unusable(metrics):
-                    self._append(Intermediate(number=flight.candidate.number, id=flight.candidate.id,
-                                              metrics=dict(metrics)))
+            if flight is not None and not unusable(metrics):
+                self._append(Intermediate(number=flight.candidate.number, id=flight.candidate.id, metrics=metrics))
 
     def _on_end(self, event: TrainingEndEvent) -> None:
         with self._guarding():
@@ -361,10 +358,16 @@ class SynoStrategy(Strategy):
                 self._changed.notify_all()
 
 
-def _withhold_unusable(event: FinalMetricEvent | IntermediateMetricEvent) -> None:
-    """Keep from NNI a metric that it would choke on."""
-    if unusable(event.metric if isinstance(event.metric, dict) else {'default': event.metric}):
+def _make_fit(event: FinalMetricEvent | IntermediateMetricEvent) -> dict[str, Any]:
+    """The metrics of an event; NNI, which chokes on anything but Python numbers, gets them as such or not at all."""
+    if isinstance(event.metric, Mapping):
+        event.metric = metrics = plain(event.metric)
+    else:
+        metrics = plain({'default': event.metric})
+        event.metric = metrics['default']
+    if unusable(metrics):
         event.prevent_default()
+    return metrics
 
 
 def _gone(error: Exception) -> EngineError:

@@ -90,24 +90,24 @@ class Outcome:
         if isinstance(report, Mapping) and 'failure' in report:
             kind = 'timeout' if report['failure'] == 'timeout' else 'exception'
             return cls.failed(candidate, kind, str(report.get('message', '')), duration_s)
-        metrics = dict(report) if isinstance(report, Mapping) else {'default': report}
+        metrics = plain(report if isinstance(report, Mapping) else {'default': report})
         problem = unusable(metrics)
         if problem:
             return cls.failed(candidate, 'invalid-metric', problem, duration_s)
-        return cls(candidate, {str(k): _plain(v) for k, v in metrics.items()}, duration_s=duration_s)
+        return cls(candidate, metrics, duration_s=duration_s)
 
 
 def unusable(metrics: Mapping[str, Any]) -> str | None:
     """Why a dict of metrics cannot be used, or None."""
-    default = _plain(metrics.get('default'))
+    default = metrics.get('default')
     if isinstance(default, bool) or not isinstance(default, (int, float)):
         return f"the final metric needs a number under 'default', got {default!r}"
     for key, value in metrics.items():
-        if isinstance(_plain(value), float) and not math.isfinite(_plain(value)):
+        if isinstance(value, float) and not math.isfinite(value):
             return f'metric {key} is {value}, want a finite number'
     return None
 
 
-def _plain(value: Any) -> Any:
-    """numpy scalars as Python numbers, so that they go into JSON."""
-    return value.item() if hasattr(value, 'item') and getattr(value, 'ndim', 1) == 0 else value
+def plain(metrics: Mapping[Any, Any]) -> dict[str, Any]:
+    """Metrics with numpy and torch scalars as Python numbers."""
+    return {str(k): v.item() if hasattr(v, 'item') and getattr(v, 'ndim', 1) == 0 else v for k, v in metrics.items()}

@@ -1,0 +1,42 @@
+"""Evolution climbs."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from syno_nni.strategies import Candidate, Outcome, SynoEvolution
+
+from . import toy
+
+
+@pytest.fixture
+def strategy(monkeypatch: pytest.MonkeyPatch) -> SynoEvolution:
+    monkeypatch.setattr('syno_nni.nas.mutable._space', lambda key: toy.ToySpace())
+    strategy = SynoEvolution(population_size=3, sample_size=3, warm_up=2, random_share=0.0)
+    strategy.initialize(toy.model_space(), toy.ToyEngine(toy.landscape))
+    return strategy
+
+
+def _observe(strategy: SynoEvolution, index: int, reward: float | None) -> None:
+    candidate = Candidate(index + 1, {'operator': str(list(toy.OPERATORS.values())[index])})
+    failed = reward is None
+    strategy.observe(Outcome.failed(candidate, 'died', '') if failed else Outcome(candidate, {'default': reward}))
+
+
+def test_children_are_neighbours_of_the_best(strategy: SynoEvolution) -> None:
+    for index, reward in ((1, 0.1), (5, 0.9), (3, None), (8, 0.2)):
+        _observe(strategy, index, reward)
+    formulas = [str(op) for op in toy.OPERATORS.values()]
+    children = {formulas.index(strategy.propose(np.random.default_rng(seed))['operator']) for seed in range(20)}
+    assert children == {4, 6}
+
+
+def test_the_oldest_leave(strategy: SynoEvolution) -> None:
+    for index, reward in ((5, 0.9), (1, 0.1), (2, 0.1), (3, 0.3)):
+        _observe(strategy, index, reward)
+    assert [o.reward for o in strategy.population] == [0.1, 0.1, 0.3]
+
+
+def test_random_until_warm(strategy: SynoEvolution) -> None:
+    _observe(strategy, 5, 0.9)
+    assert len({strategy.propose(np.random.default_rng(seed))['operator'] for seed in range(50)}) > 4
