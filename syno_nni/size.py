@@ -10,16 +10,20 @@ import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from functools import lru_cache
-from typing import Union
+from typing import SupportsIndex, Union
 
-from .errors import SizeError
+from .errors import SizeError, shown
 
 Binding = Mapping[str, int]
 SizeLike = Union['Size', str, int]
 
+# Far beyond any real size, and small enough that no arithmetic on sizes takes long.
 MAX_EXPONENT = 64
-MAX_LENGTH = 400
-_TOKEN = re.compile(r'\s*(?:([A-Za-z_][A-Za-z_0-9]*)|(\d+)|(.))', re.S)
+MAX_VARIABLES = 16
+MAX_NAME = 64
+MAX_NUMBER = 10 ** 12
+MAX_LENGTH = 2000  # the text of any size is shorter
+_TOKEN = re.compile(r'\s*(?:([A-Za-z_][A-Za-z_0-9]*)|([0-9]+)|(.))', re.S)
 
 
 class Size:
@@ -37,10 +41,15 @@ class Size:
         self.powers = tuple(sorted((v, e) for v, e in powers if e))
         self.coefficient = Fraction(coefficient)
         self._hash = hash((self.powers, self.coefficient))
-        if self.coefficient <= 0:
-            raise SizeError(f'a size must be positive, got coefficient {self.coefficient}')
-        if any(abs(e) > MAX_EXPONENT for _, e in self.powers):
-            raise SizeError(f'exponents must lie within +-{MAX_EXPONENT}, got {self.powers}')
+        if not 0 < self.coefficient.numerator < MAX_NUMBER or self.coefficient.denominator >= MAX_NUMBER:
+            raise SizeError(f'the number in a size must be positive, with at most 12 digits above and below the line; '
+                            f'got {shown(self.coefficient)}')
+        if len(self.powers) > MAX_VARIABLES:
+            raise SizeError(f'a size may have at most {MAX_VARIABLES} variables, got {len(self.powers)}')
+        for variable, exponent in self.powers:
+            if not -MAX_EXPONENT <= exponent <= MAX_EXPONENT:
+                raise SizeError(f'exponents in a size must lie within +-{MAX_EXPONENT}, got {shown(exponent)} for '
+                                f'{variable}')
 
     @staticmethod
     def of(value: SizeLike) -> Size:
@@ -56,13 +65,14 @@ class Size:
         raise SizeError(f'a size must be a Size, a str or a positive int, got {type(value).__name__}')
 
     @staticmethod
-    @lru_cache(maxsize=4096)
     def parse(text: str) -> Size:
         """Reads ``C_in``, ``2*k_1*C_out^2/g^2``, ``g^-1*C_out`` or ``C_out/(g*s)``.
 
         Raises:
             SizeError: the text is not a monomial.
         """
+        if not isinstance(text, str):
+            raise SizeError(f'a size must be text such as C_in/g, got {shown(text)}')
         return _parse(text)
 
     # arithmetic
@@ -72,7 +82,11 @@ class Size:
     def __truediv__(self, other: SizeLike) -> Size:
         return _combine(self, Size.of(other), -1)
 
+    __rmul__ = __mul__
+
     def __pow__(self, exponent: int) -> Size:
+        if not isinstance(exponent, int) or abs(exponent) > MAX_EXPONENT:
+            raise SizeError(f'a size may be raised to an integer within +-{MAX_EXPONENT}, got {shown(exponent)}')
         return Size(((v, e * exponent) for v, e in self.powers), self.coefficient ** exponent)
 
     # identity and order
@@ -88,9 +102,12 @@ class Size:
         return self.powers, self.coefficient.numerator, self.coefficient.denominator
 
     def __lt__(self, other: Size) -> bool:
+        if not isinstance(other, Size):
+            return NotImplemented
         return self.sort_key < other.sort_key
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
+        # The cached hash differs between processes, so a pickle must not carry it.
         return Size, (self.powers, self.coefficient)
 
     # values
@@ -136,17 +153,36 @@ class Size:
                             f'{bottom}; choose values that divide exactly')
         return quotient
 
+    def ratios(self, bindings: Iterable[Binding]) -> list[Fraction]:
+        """The exact value at each of ``bindings``.
+
+        Raises:
+            SizeError: there is no binding, or one does not give a variable.
+        """
+        values = [self.ratio(b) for b in bindings]
+        if not values:
+            raise SizeError(f'size {self} has no value over no bindings; pass at least one binding')
+        return values
+
     def lower(self, bindings: Iterable[Binding]) -> Fraction:
         """The least value over ``bindings``."""
-        return min(self.ratio(b) for b in bindings)
+        return min(self.ratios(bindings))
 
     def upper(self, bindings: Iterable[Binding]) -> Fraction:
         """The greatest value over ``bindings``."""
-        return max(self.ratio(b) for b in bindings)
+        return max(self.ratios(bindings))
 
     def is_integer(self, bindings: Iterable[Binding]) -> bool:
         """Whether the size is an integer at every one of ``bindings``."""
         return all(self.ratio(b).denominator == 1 for b in bindings)
+
+    def values(self, bindings: Iterable[Binding]) -> list[int]:
+        """The integer value at each of ``bindings``.
+
+        Raises:
+            SizeError: some value is not an integer; names size, binding and remainder.
+        """
+        return [self.value(b) for b in bindings]
 
     def __str__(self) -> str:
         over = [f'{v}^{e}' if e > 1 else v for v, e in self.powers if e > 0]
@@ -170,7 +206,14 @@ def _combine(a: Size, b: Size, sign: int) -> Size:
     powers = dict(a.powers)
     for variable, exponent in b.powers:
         powers[variable] = powers.get(variable, 0) + sign * exponent
-    return Size(powers.items(), a.coefficient * b.coefficient if sign > 0 else a.coefficient / b.coefficient)
+    size = Size(powers.items(), a.coefficient * b.coefficient if sign > 0 else a.coefficient / b.coefficient)
+    return _interned(size.powers, size.coefficient)
+
+
+@lru_cache(maxsize=65536)
+def _interned(powers: tuple[tuple[str, int], ...], coefficient: Fraction) -> Size:
+    """One object per value, so that comparing sizes is mostly comparing identities."""
+    return Size(powers, coefficient)
 
 
 def product(sizes: Iterable[Size]) -> Size:
@@ -185,33 +228,46 @@ def _bound(size: Size, variable: str, binding: Binding) -> int:
     try:
         number = binding[variable]
     except (KeyError, TypeError):
-        raise SizeError(f'size {size} needs variable {variable!r}, and the binding {dict(binding)} does not give it; '
+        given = ', '.join(map(str, list(binding)[:20])) if isinstance(binding, Mapping) else shown(binding)
+        raise SizeError(f'size {size} needs variable {variable!r}, and the binding gives only {given or "nothing"}; '
                         f'add {variable!r} to the binding') from None
-    if isinstance(number, bool) or not hasattr(number, '__index__') or number < 1:
-        raise SizeError(f'variable {variable!r} must be a positive integer, got {number!r}')
-    return int(number)
+    return _number(variable, number)
+
+
+def _number(variable: str, number: object) -> int:
+    if type(number) is not int:
+        if isinstance(number, bool) or not isinstance(number, SupportsIndex):
+            raise SizeError(f'variable {variable!r} must be a positive integer, got {shown(number)}')
+        try:
+            number = number.__index__()
+        except TypeError:  # an array with more than one element, for instance
+            raise SizeError(f'variable {variable!r} must be a positive integer, got {shown(number)}') from None
+    if not 0 < number < MAX_NUMBER:
+        raise SizeError(f'variable {variable!r} must be a positive integer below 10^12, got {shown(number)}')
+    return number
 
 
 def check_binding(binding: object) -> dict[str, int]:
     """``binding`` as a plain dict, or a SizeError that says what is wrong with it."""
     if not isinstance(binding, Mapping):
-        raise SizeError(f'a binding must be a dict of variable names to positive integers, got {binding!r}')
+        raise SizeError(f'a binding must be a dict of variable names to positive integers, got {shown(binding)}')
+    result = {}
     for variable, number in binding.items():
         if not isinstance(variable, str):
-            raise SizeError(f'a binding names variables by str, got {variable!r}')
-        if isinstance(number, bool) or not hasattr(number, '__index__') or number < 1:
-            raise SizeError(f'variable {variable!r} must be a positive integer, got {number!r}')
-    return {v: int(n) for v, n in binding.items()}
+            raise SizeError(f'a binding names variables by str, got {shown(variable)}')
+        result[variable] = _number(variable, number)
+    return result
 
 
+@lru_cache(maxsize=4096)
 def _parse(text: str) -> Size:
-    if not isinstance(text, str) or not text.strip() or len(text) > MAX_LENGTH:
-        raise SizeError(f'a size must be a short text such as C_in/g, got {text!r:.80}')
+    if not text.strip() or len(text) > MAX_LENGTH:
+        raise SizeError(f'a size must be a short text such as C_in/g, got {shown(text)}')
     tokens = [m.groups() for m in _TOKEN.finditer(text.strip())]
     position, depth = 0, 0
 
     def fail(wanted: str) -> SizeError:
-        return SizeError(f'cannot read size {text!r}: wanted {wanted} at token {position + 1}; '
+        return SizeError(f'cannot read size {shown(text)}: wanted {wanted} at token {position + 1}; '
                          f'write a product such as 2*C_out^2/(g*s)')
 
     def take(symbol: str) -> bool:
@@ -236,6 +292,8 @@ def _parse(text: str) -> Size:
             raise fail('a name or a number')
         name, number, _ = tokens[position]
         if name:
+            if len(name) > MAX_NAME:
+                raise fail(f'a name of at most {MAX_NAME} characters')
             base = Size([(name, 1)])
         elif number:
             if len(number) > 12 or int(number) == 0:

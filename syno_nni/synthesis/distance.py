@@ -1,0 +1,269 @@
+"""Shape distance: a lower bound on the steps that remain until the data coordinates can become the input.
+
+The live coordinates and the wanted input dimensions are partitioned into groups. Coordinates of a group are joined by
+Splits and cut by Merges into its wanted dimensions; what is left of a group, and coordinates in no group, must go:
+dropped for nothing where a weight may hold them ("contraction as one step": one weight takes any number), or unfolded
+as a window for one step. A missing factor may still come from a new reduction. What a Split has joined can be cut again
+only after a Shift, and then only into small blocks; a bare reduction is never cut. Every part is a relaxation of what
+the construction allows, so the bound never exceeds the true distance ("Syno", section 6, which ignores contraction).
+"""
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from ..size import ONE, Size, product
+from .domain import SizeDomain, partitions
+
+INFINITE = 10 ** 6
+MAX_PLANS = 200
+# How a coordinate can be cut by a Merge: at will; into small blocks only (a Shift); after a Shift, into small blocks (a
+# Split of a small block, the outer half of a Merge); not at all (other Splits, a bare reduction).
+FREE, SMALL, SHIFTED, NEVER = range(4)
+
+
+class Item(NamedTuple):
+    """What the distance needs to know of a live coordinate."""
+
+    size: Size
+    droppable: bool  # a weight may take it over
+    bare_sum: bool   # then two weights must: a reduction in one weight only is redundant
+    window: bool     # it may become the window of an Unfold
+    cut: int = 0     # what a Merge of it takes: see FREE, SMALL, SHIFTED, NEVER
+
+
+class Allowance(NamedTuple):
+    """How many steps of each kind are left (large numbers for no bound)."""
+
+    reductions: int
+    splits: int
+    merges: int
+    unfolds: int
+    weights: int
+    shifts: int
+
+
+class _Way(NamedTuple):
+    """A way to make some wanted dimensions from one set of items, and what it spends."""
+
+    mask: int
+    splits: int
+    merges: int
+    shifts: int
+    reductions: int
+    unfolds: int
+    supply: Size | None = None  # the size of the new reduction
+
+    @property
+    def cost(self) -> int:
+        return self.splits + self.merges + self.shifts + self.reductions + self.unfolds
+
+
+class _Fit(NamedTuple):
+    """A union of wanted dimensions in a product of items: what is left over, and what a new reduction must supply."""
+
+    union: int
+    rest: Size
+    small: bool
+    unfolds: int
+    supply: Size | None
+
+
+class Plan(NamedTuple):
+    """A way to the input: sets of items that become wanted dimensions, and the items to drop or unfold (bit masks)."""
+
+    cost: int
+    ways: tuple[_Way, ...]
+    rest: int
+
+
+class ShapeDistance:
+    """The bound for fixed wanted sizes; remembered by the sorted live items and the allowance."""
+
+    def __init__(self, domain: SizeDomain, wanted: Sequence[Size]) -> None:
+        self.domain = domain
+        self.wanted = tuple(wanted)
+        # Every product of wanted dimensions that a group may stand for, and how many dimensions that is.
+        self._unions: list[tuple[Size, int]] = []
+        self._partitions: list[tuple[int, ...]] = []
+        self._pieces: list[list[tuple[Size, ...]]] = []
+        for blocks in partitions(len(self.wanted)):
+            unions = [(product(self.wanted[i] for i in block), len(block)) for block in blocks]
+            for union, block in zip(unions, blocks):
+                pieces = tuple(sorted((self.wanted[i] for i in block), key=str))
+                if union not in self._unions:
+                    self._unions.append(union)
+                    self._pieces.append([])
+                if pieces not in self._pieces[number := self._unions.index(union)]:
+                    self._pieces[number].append(pieces)
+            numbers = tuple(sorted(self._unions.index(u) for u in unions))
+            if numbers not in self._partitions:
+                self._partitions.append(numbers)
+        self._partitions.sort(key=len, reverse=True)
+        self._joined_cut = FREE if domain.limits.heuristics.merge_of_split else SHIFTED
+        self._wide_cut = FREE if domain.limits.heuristics.merge_of_split else NEVER
+        self._known: dict[tuple, int] = {}
+        self._known_fits: dict[Size, list[_Fit]] = {}
+
+    def steps(self, items: Sequence[Item], allowance: Allowance) -> int:
+        """Least number of reductions, views and weights still needed; INFINITE if there is no way."""
+        key = (tuple(sorted(items, key=_item_key)), allowance)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._search(key[0], allowance)
+        return found
+
+    def _search(self, items: tuple[Item, ...], allowance: Allowance) -> int:
+        best = INFINITE
+        for cost, _, _ in self._solutions(items, allowance, lambda: best):
+            best = min(best, cost)
+        return best
+
+    def plans(self, items: Sequence[Item], allowance: Allowance, budget: int) -> list[Plan]:
+        """Ways to get from ``items`` (in their order) to the wanted dimensions that the bound knows, within ``budget``."""
+        found = self._solutions(tuple(items), allowance, lambda: budget + 1)
+        return [Plan(cost, ways, rest) for cost, ways, rest in itertools.islice(found, MAX_PLANS)]
+
+    def _solutions(self, items: tuple[Item, ...], allowance: Allowance,
+                   bound: Callable[[], int]) -> Iterator[tuple[int, tuple[_Way, ...], int]]:
+        """Disjoint ways for all wanted dimensions that cost less than ``bound()``: (cost, ways, items left over)."""
+        ways = self._ways(items, allowance)
+        everything = (1 << len(items)) - 1
+
+        def choose(numbers: tuple[int, ...], used: int, total: _Way,
+                   chosen: tuple[_Way, ...]) -> Iterator[tuple[int, tuple[_Way, ...], int]]:
+            if total.cost + 1 >= bound():
+                return
+            if not numbers:
+                cost = self._eliminate(items, everything & ~used, allowance, total)
+                if cost < bound():
+                    yield cost, chosen, everything & ~used
+                return
+            for way in ways[numbers[0]]:
+                if not way.mask & used:
+                    both = _Way(0, total.splits + way.splits, total.merges + way.merges, total.shifts + way.shifts,
+                                total.reductions + way.reductions, total.unfolds + way.unfolds)
+                    if (both.splits <= allowance.splits and both.merges <= allowance.merges
+                            and both.shifts <= allowance.shifts and both.reductions <= allowance.reductions
+                            and both.unfolds <= allowance.unfolds):
+                        yield from choose(numbers[1:], used | way.mask, both, (*chosen, way))
+
+        for numbers in self._partitions:
+            if all(ways[n] for n in numbers):
+                yield from choose(numbers, 0, _Way(0, 0, 0, 0, 0, 0), ())
+
+    def _ways(self, items: tuple[Item, ...], allowance: Allowance) -> list[list[_Way]]:
+        """For every union of wanted dimensions, the sets of items that can make it, cheapest first."""
+        ways: list[list[_Way]] = [[] for _ in self._unions]
+        products = [ONE] * (1 << len(items))
+        # A Split can be shifted, and then cut, only if its inner block is small.
+        small = sum(1 << n for n, item in enumerate(items) if self._small(item.size))
+        for mask in range(1 << len(items)):
+            count = mask.bit_count()
+            if count - 1 > allowance.splits:
+                continue
+            if mask:
+                low = mask & -mask
+                last = items[low.bit_length() - 1]
+                products[mask] = products[mask ^ low] * last.size
+                cut = last.cut if count == 1 else self._joined_cut if small & mask else self._wide_cut
+            else:
+                cut = NEVER
+            for fit in self._fits(products[mask]):
+                if way := self._way(items, mask, count, cut, fit, allowance):
+                    ways[fit.union].append(way)
+        for each in ways:
+            each.sort(key=lambda way: way.cost)
+        return ways
+
+    def _way(self, items: tuple[Item, ...], mask: int, count: int, cut: int, fit: _Fit, allowance: Allowance) -> _Way | None:
+        """What it takes to turn the items of ``mask`` into a union of wanted dimensions, if it can be done."""
+        pieces = self._unions[fit.union][1]
+        supplied = fit.supply is not None
+        if supplied and allowance.reductions < 1:
+            return None
+        if count + supplied == 0 or count + supplied - 1 > allowance.splits:
+            return None
+        if count and supplied:
+            cut = self._joined_cut if cut == self._joined_cut or self._small(fit.supply) else self._wide_cut
+        elif supplied:
+            cut = NEVER
+        cuts = pieces - 1 + (not fit.rest.is_one)
+        if cuts and (cut == NEVER or (cut != FREE and not fit.small)):
+            return None
+        if pieces > 1 and cut != FREE and not self._separable(items, mask, fit):
+            return None
+        return _Way(mask, count + supplied - 1, cuts, int(bool(cuts) and cut == SHIFTED), int(supplied), fit.unfolds,
+                    fit.supply)
+
+    def _separable(self, items: tuple[Item, ...], mask: int, fit: _Fit) -> bool:
+        """Whether joined items can end up as several wanted dimensions when only small blocks are exchanged."""
+        chosen = [i for n, i in enumerate(items) if mask >> n & 1]
+        sizes = [i.size for i in chosen if i.cut != FREE] + ([fit.supply] if fit.supply else [])
+        # Others may be cut into any blocks before they are joined: they fill what is left.
+        fill = len(sizes) < len(chosen) + (fit.supply is not None)
+
+        def spread(at: int, left: tuple[Size, ...]) -> bool:
+            if at == len(sizes):
+                return all(r.is_one or self._small(r) or self._small(ONE / r) or (fill and self.domain.legal(r)) for r in left)
+            return any(spread(at + 1, (*left[:n], left[n] / sizes[at], *left[n + 1:])) for n in range(len(left)))
+
+        return any(spread(0, pieces) for pieces in self._pieces[fit.union])
+
+    def _small(self, size: Size) -> bool:
+        return self.domain.legal(size) and self.domain.upper(size) <= self.domain.limits.heuristics.max_shifted_block
+
+    def _fits(self, size: Size) -> list[_Fit]:
+        """The unions that a dimension of ``size`` contains, or would with one more reduction."""
+        found = self._known_fits.get(size)
+        if found is None:
+            found = self._known_fits[size] = []
+            for number, (wanted, _) in enumerate(self._unions):
+                rest = size / wanted
+                if rest.is_one or self.domain.legal(rest):
+                    banned = any(rest.exponent(v) for v in self.domain.banned)
+                    found.append(_Fit(number, rest, rest.is_one or self._small(rest), int(banned), None))
+                # The product may exceed what is wanted by a small block, or any where Splits can be cut.
+                over = (ONE, *self._small_sizes) if self._joined_cut == SHIFTED else (ONE, *self.domain.reductions())
+                for rest in over:
+                    if self.domain.reduction(supply := rest * wanted / size):
+                        found.append(_Fit(number, rest, True, 0, supply))
+                        break
+        return found
+
+    @cached_property
+    def _small_sizes(self) -> tuple[Size, ...]:
+        most = self.domain.limits.heuristics.max_shifted_block
+        return tuple(s for s in self.domain.reductions() if self.domain.upper(s) <= most)
+
+    def _eliminate(self, items: tuple[Item, ...], mask: int, allowance: Allowance, total: _Way) -> int:
+        """The whole bound once the items of ``mask`` are dropped or become windows."""
+        must_unfold = either = 0
+        two_weights = False
+        for number, item in enumerate(items):
+            if not mask >> number & 1:
+                continue
+            if item.droppable and not item.bare_sum:
+                continue
+            held = item.droppable and allowance.weights >= 2
+            if held and item.window:
+                either += 1
+            elif held:
+                two_weights = True
+            elif item.window:
+                must_unfold += 1
+            else:
+                return INFINITE
+        if total.unfolds + must_unfold > allowance.unfolds:
+            return INFINITE
+        cost = total.cost + must_unfold
+        if two_weights or not either:
+            return cost + (2 if two_weights else 1)
+        fits = total.unfolds + must_unfold + either <= allowance.unfolds
+        return cost + 1 + (1 if not fits else min(either, 1))
+
+
+def _item_key(item: Item) -> tuple:
+    return item.size.sort_key, item[1:]

@@ -1,0 +1,585 @@
+"""The operator space: which operators may fill the slots, and how to construct, sample, vary and list them."""
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Iterable, Iterator as Iter, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..errors import SpaceError
+from ..expr import Coordinate, MergeLeft, MergeRight, Out, Shift, Split, Stride, Sum, Unfold
+from ..operator import Operator
+from ..size import Binding, Size, SizeLike
+from .completion import Completer
+from .construction import (FINAL, REDUCE, VIEW, WEIGH, Action, Finish, Match, Reduce, State, View, Weigh, dropped, steps,
+                           touches)
+from .distance import FREE, INFINITE, NEVER, SHIFTED, SMALL, Allowance, Item, Plan, ShapeDistance
+from .domain import SizeDomain, check_bindings
+from .limits import Limits, Variable
+from .membership import complaints, node_complaint, usage
+from .presets import PRESETS, Preset
+from .rules import Context, normalize
+
+UNBOUNDED = 99
+
+
+@dataclass(frozen=True)
+class Containment:
+    """The answer of `OperatorSpace.contains`: true when inside; ``str`` says why not."""
+
+    reason: str = ''
+
+    def __bool__(self) -> bool:
+        return not self.reason
+
+    def __str__(self) -> str:
+        return self.reason or 'inside'
+
+
+class OperatorSpace:
+    """All canonical operators with a given signature, within limits and budgets, legal at all bindings.
+
+    Args:
+        inputs, outputs: symbolic shapes.
+        variables: the size variables with their budgets.
+        bindings: one per slot that the operator shall fill; coefficients may be left out. A repeated binding counts
+            twice in the budgets.
+        tied: output position -> input position of dimensions that pass through untouched (the batch).
+        unordered_inputs, unordered_outputs: positions of dimensions whose order does not matter (channels).
+        layer: the operator replaced; budgets are relative to it.
+        macs_ratio, params_ratio: allowed range of MACs and params, summed over all bindings, relative to ``layer``.
+
+    Raises:
+        SpaceError: the space is impossible; says why.
+    """
+
+    def __init__(self, inputs: Sequence[SizeLike], outputs: Sequence[SizeLike], variables: Sequence[Variable], *,
+                 bindings: Sequence[Binding] | None = None, default_bindings: Sequence[Binding] = (),
+                 tied: Mapping[int, int] | None = None, unordered_inputs: Iterable[int] = (),
+                 unordered_outputs: Iterable[int] = (), layer: Operator | None = None, limits: Limits | None = None,
+                 macs_ratio: tuple[float, float] | None = None, params_ratio: tuple[float, float] | None = None) -> None:
+        self.inputs = tuple(Size.of(s) for s in inputs)
+        self.outputs = tuple(Size.of(s) for s in outputs)
+        self.variables = tuple(variables)
+        self.limits = limits or Limits()
+        self.tied = dict(tied or {})
+        self.layer = layer
+        self.declared_bindings = None if bindings is None else check_bindings(bindings, variables)
+        self.bindings = self.declared_bindings if self.declared_bindings is not None else check_bindings(
+            default_bindings, variables)
+        self.macs_ratio = _range('macs_ratio', macs_ratio)
+        self.params_ratio = _range('params_ratio', params_ratio)
+        self.unordered_inputs = frozenset(unordered_inputs)
+        self.unordered_outputs = frozenset(unordered_outputs)
+        self.context = Context(self.bindings, self.unordered_inputs, self.unordered_outputs)
+        self.wanted = tuple(s for i, s in enumerate(self.inputs) if i not in self.tied.values())
+        self.domain = SizeDomain(self.variables, self.bindings, self.limits, self.wanted)
+        self.distance = ShapeDistance(self.domain, self.wanted)
+        self._node_allowed: dict[Coordinate, bool] = {}
+        self._items: dict[Coordinate, Item] = {}
+        self._check_possible()
+
+    # ---- declaring ----
+
+    @classmethod
+    def preset(cls, name: str, *, bindings: Sequence[Binding] | None = None, macs_ratio: tuple[float, float] | None = None,
+               params_ratio: tuple[float, float] | None = None, **limits: Any) -> OperatorSpace:
+        """A ready-made space (see `syno_nni.synthesis.presets`), with some limits changed by name.
+
+        Without ``bindings``, ``contains`` checks symbolic conditions only, and sampling uses the preset's own bindings.
+        """
+        if name not in PRESETS:
+            near = difflib.get_close_matches(str(name), PRESETS, 1)
+            raise SpaceError(f'unknown preset {name!r}' + (f'; did you mean {near[0]!r}?' if near else '')
+                             + f' Known: {", ".join(PRESETS)}')
+        preset: Preset = PRESETS[name]
+        return cls(preset.inputs, preset.outputs, preset.variables, bindings=bindings, default_bindings=preset.bindings,
+                   tied=preset.tied, unordered_inputs=preset.unordered_inputs, unordered_outputs=preset.unordered_outputs,
+                   layer=Operator.parse(preset.layer), limits=Limits().updated({**preset.limits, **limits}),
+                   macs_ratio=macs_ratio, params_ratio=params_ratio)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> OperatorSpace:
+        """A space from plain data, as in YAML: ``{preset: conv2d, bindings: [...], macs_ratio: [0.15, 0.9], steps: 10}``."""
+        if not isinstance(data, Mapping) or 'preset' not in data:
+            raise SpaceError(f'a space is declared by a mapping with the key "preset" ({", ".join(PRESETS)}), got {data!r:.80}')
+        rest = dict(data)
+        return cls.preset(rest.pop('preset'), **rest)
+
+    def _check_possible(self) -> None:
+        for out, into in self.tied.items():
+            if self.outputs[out] != self.inputs[into]:
+                raise SpaceError(f'output {out} of size {self.outputs[out]} is tied to input {into} of size '
+                                 f'{self.inputs[into]}; tied dimensions must have one size')
+        if self.declared_bindings is not None and not self.declared_bindings:
+            raise SpaceError('the list of bindings is empty: no slot to fill; give one binding per slot')
+        for size in (*self.inputs, *self.outputs):
+            complaint = self.domain.complaint(size)
+            if complaint and 'is 1 at' not in complaint:
+                raise SpaceError(f'impossible signature: {complaint}')
+        for window in (self.macs_ratio, self.params_ratio):
+            if window and self.layer is None:
+                raise SpaceError('a ratio needs the layer that it is relative to')
+        if self.lower_bound(self.root) > self._steps_left(self.root):
+            raise SpaceError(f'impossible space: inputs {_shape(self.inputs)} cannot be reached from outputs '
+                             f'{_shape(self.outputs)} within {self.limits.steps} steps, {self.limits.reductions} reductions, '
+                             f'{self.limits.splits} splits, {self.limits.merges} merges and the variables\' budgets; raise a limit')
+
+    # ---- membership ----
+
+    def canonical(self, op: Operator) -> Operator:
+        """The representative of ``op`` in this space: exact rules and channel relabelling applied."""
+        return normalize(op, self.context)
+
+    def contains(self, op: Operator) -> Containment:
+        """Whether an operator, or its canonical equivalent, is in the space; if not, which limit or rule excludes it."""
+        if not isinstance(op, Operator):
+            raise SpaceError(f'contains: wanted an Operator, got {type(op).__name__}')
+        if op.outputs != self.outputs:
+            return Containment(f'signature: the output is {_shape(op.outputs)}, the space wants {_shape(self.outputs)}')
+        sizes = tuple(c.size for c in op.inputs)
+        if sizes != self.inputs:
+            return Containment(f'signature: the input is {_shape(sizes)}, the space wants {_shape(self.inputs)}')
+        for out, into in self.tied.items():
+            uses = [c for n, c in enumerate((*op.inputs, *(c for w in op.weights for c in w))) if n != into]
+            if op.inputs[into] != Out(out, self.outputs[out]) or any(
+                    isinstance(leaf, Out) and leaf.index == out for c in uses for leaf in c.iterators()):
+                return Containment(f'tied: output {out} must index input {into}, and nothing else')
+        if self.declared_bindings is None:
+            return self._symbolic._check(op)
+        return self._check(op)
+
+    @cached_property
+    def _symbolic(self) -> OperatorSpace:
+        """The same space without bindings: numeric conditions are left out."""
+        return OperatorSpace(self.inputs, self.outputs, self.variables, bindings=None, tied=self.tied,
+                             unordered_inputs=self.unordered_inputs, unordered_outputs=self.unordered_outputs,
+                             layer=self.layer, limits=self.limits)
+
+    def _check(self, op: Operator) -> Containment:
+        canonical = self.canonical(op)
+        reason = self._reason(canonical)
+        # Some equivalences turn one limited primitive into another: what is inside as it stands counts as inside.
+        if reason and canonical != op and not self._reason(op):
+            reason = ''
+        return Containment(reason)
+
+    def _reason(self, op: Operator) -> str:
+        return next(itertools.chain(complaints(self, op), self._budget(op)), '')
+
+    def _budget(self, op: Operator) -> Iter[str]:
+        if self.bindings and self.params_ratio:
+            ratio = self.params_over_layer(op)
+            if not self.params_ratio[0] <= ratio <= self.params_ratio[1]:
+                yield f'params_ratio: the params are {ratio:.3f} of the layers replaced, allowed is {self.params_ratio}'
+        if self.bindings and self.macs_ratio:
+            ratio = self.macs_over_layer(op)
+            if not self.macs_ratio[0] <= ratio <= self.macs_ratio[1]:
+                yield f'macs_ratio: the MACs are {ratio:.3f} of the layers replaced, allowed is {self.macs_ratio}'
+
+    @cached_property
+    def _layer_macs(self) -> int:
+        return sum(self.layer.macs(b) for b in self.bindings)
+
+    @cached_property
+    def _layer_params(self) -> int:
+        return sum(self.layer.params(b) for b in self.bindings)
+
+    def macs_over_layer(self, op: Operator) -> float:
+        """MACs relative to the layers replaced, summed over all bindings."""
+        return sum(op.macs(b) for b in self.bindings) / self._layer_macs
+
+    def params_over_layer(self, op: Operator) -> float:
+        """Params relative to the layers replaced, summed over all bindings."""
+        return sum(op.params(b) for b in self.bindings) / self._layer_params
+
+    # ---- the construction tree ----
+
+    @cached_property
+    def root(self) -> State:
+        """The state before the first step: only the output is there."""
+        live = tuple(Out(i, s) for i, s in enumerate(self.outputs) if i not in self.tied)
+        return State(self.outputs, (), live)
+
+    def actions(self, state: State) -> list[Action]:
+        """The legal next steps that can still lead to an operator of the space, as far as the shape distance tells."""
+        if state.stage == FINAL:
+            return []
+        if state.stage == WEIGH:
+            return self._weigh_actions(state)
+        found: list[Action] = list(self._matches(state))
+        if state.stage == REDUCE:
+            found += self._reduce_actions(state)
+        if self._steps_left(state) > 0:
+            found += self._view_actions(state)
+        return found
+
+    def step(self, state: State, action: Action) -> State:
+        return action.apply(state)
+
+    def finish(self, state: State) -> Operator | None:
+        """The canonical operator of a final state, or None if a limit or budget of the finished operator fails."""
+        op = self.canonical(state.operator)
+        return None if self._reason(op) else op
+
+    def path(self, op: Operator) -> list[Action]:
+        """Steps that construct an operator: reductions, views from the output up, the match, weights, finish."""
+        op = self.canonical(op)
+        actions: list[Action] = [Reduce(s) for s in op.reductions]
+        done: set[Coordinate] = set()
+        for node in sorted((n for n in op.nodes() if n.bottom), key=lambda n: n.depth):
+            if node in done:
+                continue
+            new = (MergeLeft(node.of, node.block), MergeRight(node.of, node.block)) if isinstance(
+                node, (MergeLeft, MergeRight)) else (node,)
+            done.update(new)
+            actions.append(View(_view_name(node), node.bottom, new))
+        actions.append(Match(op.inputs))
+        return [*actions, *(Weigh(w) for w in op.weights), Finish()]
+
+    def _steps_left(self, state: State) -> int:
+        return self.limits.steps - state.steps if self.limits.steps >= 0 else UNBOUNDED
+
+    def lower_bound(self, state: State) -> int:
+        """At least so many steps remain until an operator is complete; INFINITE if there is no way."""
+        if state.stage in (WEIGH, FINAL):
+            return 0 if state.weights or state.stage == FINAL else 1
+        return self._bound(state, state.live, {})
+
+    def _bound(self, state: State, live: Sequence[Coordinate], spent: Mapping[str, int]) -> int:
+        allowance = self._allowance(state, spent)
+        if min(allowance) < 0:
+            return INFINITE
+        return self.distance.steps([self._item(c) for c in live], allowance)
+
+    def plans(self, state: State) -> list[Plan]:
+        """Ways to the input that the shape distance knows from a state, over the positions of ``state.live``."""
+        return self.distance.plans([self._item(c) for c in state.live], self._allowance(state, {}), self._steps_left(state))
+
+    def _allowance(self, state: State, spent: Mapping[str, int]) -> Allowance:
+        """How many steps of each kind are left after those of ``state`` and ``spent``."""
+        limits = self.limits
+
+        def left(limit: int, kind: str, counted: tuple[type[Coordinate], ...]) -> int:
+            return UNBOUNDED if limit < 0 else limit - sum(state.count(c) for c in counted) - spent.get(kind, 0)
+
+        return Allowance(
+            max(0, _bounded(limits.reductions) - len(state.reductions) - spent.get('Reduce', 0)) if state.stage == REDUCE
+            and not spent.get('view') else 0,
+            left(limits.splits, 'Split', (Split,)), left(limits.merges, 'Merge', (MergeLeft,)),
+            left(limits.unfolds, 'Unfold', (Unfold,)), _bounded(limits.weights), left(limits.shifts, 'Shift', (Shift,)))
+
+    def _item(self, node: Coordinate) -> Item:
+        found = self._items.get(node)
+        if found is None:
+            bare = isinstance(node, Sum)
+            banned = any(node.size.exponent(v) for v in self.domain.banned)
+            held = isinstance(node, (Out, MergeLeft, MergeRight)) or (
+                bare and self.domain.rank(node.size) and self.limits.weights != 1)
+            found = self._items[node] = Item(node.size, held and not banned, bare, self.domain.window(node.size),
+                                             self._cut(node))
+        return found
+
+    def _cut(self, node: Coordinate) -> int:
+        if isinstance(node, Sum):
+            return NEVER
+        rules = self.limits.heuristics
+        if isinstance(node, Split) and not rules.merge_of_split:
+            return SHIFTED if self.domain.upper(node.right.size) <= rules.max_shifted_block else NEVER
+        if isinstance(node, MergeLeft):
+            return SHIFTED
+        return SMALL if isinstance(node, Shift) else FREE
+
+    def _reduce_actions(self, state: State) -> Iter[Action]:
+        return (a for a in self._reductions(state) if self._within(state, a))
+
+    def _view_actions(self, state: State) -> Iter[Action]:
+        return (a for a in self._views(state) if self._within(state, a))
+
+    def _within(self, state: State, action: Reduce | View) -> bool:
+        """Whether the shape distance leaves room for a step."""
+        budget = self._steps_left(state) - 1
+        if isinstance(action, Reduce):
+            live = (*state.live, Sum(len(state.reductions), action.size))
+            return self._bound(state, live, {'Reduce': 1}) <= budget
+        live = list(state.live)
+        for node in action.old:
+            live.remove(node)
+        return self._bound(state, (*live, *action.new), {action.name: 1, 'view': 1}) <= budget
+
+    def _reductions(self, state: State) -> Iter[Reduce]:
+        """Every reduction that the limits and budgets allow, whatever the distance."""
+        if len(state.reductions) >= _bounded(self.limits.reductions) or self._steps_left(state) < 2:
+            return
+        spent = {v.name: sum(abs(s.exponent(v.name)) for s in state.reductions) for v in self.variables}
+        for size in self.domain.reductions():
+            if all(spent[v] + abs(e) <= self.domain.variables[v].budget for v, e in size.powers):
+                yield Reduce(size)
+
+    def _views(self, state: State) -> Iter[View]:
+        """Every view that the rules and limits allow, whatever the distance."""
+        limits, live = self.limits, state.live
+
+        def left(limit: int, kind: type[Coordinate]) -> bool:
+            return limit < 0 or state.count(kind) < limit
+
+        if left(limits.splits, Split):
+            for a, b in itertools.permutations(live, 2):
+                yield from self._if_allowed(View('Split', (a, b), (Split(a, b),)))
+        if left(limits.unfolds, Unfold):
+            for b in live:
+                if self.domain.window(b.size):
+                    for a in live:
+                        if a is not b:
+                            yield from self._if_allowed(View('Unfold', (a, b), (Unfold(a, b),)))
+        for a in live:
+            if left(limits.merges, MergeLeft):
+                for block in self.domain.blocks(a.size):
+                    yield from self._if_allowed(View('Merge', (a,), (MergeLeft(a, block), MergeRight(a, block))))
+            if left(limits.shifts, Shift):
+                yield from self._if_allowed(View('Shift', (a,), (Shift(a, 1),)))
+            if left(limits.strides, Stride):
+                for v in self.domain.usable():
+                    if not v.primary:
+                        yield from self._if_allowed(View('Stride', (a,), (Stride(a, Size([(v.name, 1)])),)))
+
+    def _if_allowed(self, view: View) -> Iter[View]:
+        if self._view_allowed(view):
+            yield view
+
+    def _view_allowed(self, view: View) -> bool:
+        """Whether a view obeys the limits, the heuristics, and the canonicalization rules that no later step repairs."""
+        a, node = view.old[0], view.new[0]
+        if isinstance(node, Split):
+            if isinstance(a, Split) or _rejoins(a, view.old[1]):
+                return False
+        elif isinstance(node, MergeLeft):
+            if isinstance(a, (Sum, MergeLeft)) or self._commutes(a, node.block):
+                return False
+        elif isinstance(node, Shift):
+            if isinstance(a, (Sum, Shift)) or (isinstance(a, Out) and a.index in self.unordered_outputs):
+                return False
+        elif isinstance(node, Stride) and isinstance(a, (Sum, Stride, Unfold)):
+            return False
+        return all(self._allowed(n) for n in view.new)
+
+    def _commutes(self, node: Coordinate, block: Size) -> bool:
+        """Whether a Merge of a Split is a Split of Merges or nothing at all (rule merge-of-split)."""
+        if not isinstance(node, Split):
+            return False
+        inner = node.right.size
+        return block == inner or self.context.divides(block, inner) or self.context.divides(inner, block)
+
+    def _allowed(self, node: Coordinate) -> bool:
+        found = self._node_allowed.get(node)
+        if found is None:
+            found = self._node_allowed[node] = node_complaint(self, node) is None
+        return found
+
+    def _matches(self, state: State) -> Iter[Match]:
+        """Every way to take live coordinates as the input, if the rest may be dropped."""
+        if self._steps_left(state) < 1:
+            return
+
+        def choose(at: int, taken: tuple[Coordinate, ...]) -> Iter[tuple[Coordinate, ...]]:
+            if at == len(self.wanted):
+                yield taken
+                return
+            for node in state.live:
+                if node.size == self.wanted[at] and node not in taken:
+                    yield from choose(at + 1, (*taken, node))
+
+        for taken in choose(0, ()):
+            rest = [c for c in state.live if c not in taken]
+            if all(self._item(c).droppable for c in rest) and not (
+                    sum(isinstance(c, Sum) for c in rest) and self._steps_left(state) < 2):
+                yield Match(self._with_tied(taken))
+
+    def _with_tied(self, taken: Sequence[Coordinate]) -> tuple[Coordinate, ...]:
+        chosen = iter(taken)
+        back = {into: out for out, into in self.tied.items()}
+        return tuple(Out(back[i], s) if i in back else next(chosen) for i, s in enumerate(self.inputs))
+
+    def candidates(self, state: State) -> list[Coordinate]:
+        """What may index a weight: iterators, halves of Merges and unfolded dimensions, in the layout rules' form."""
+        nodes = set(state.nodes) | {Sum(i, s) for i, s in enumerate(state.reductions)}
+        result = []
+        for node in nodes:
+            if isinstance(node, (Split, Shift, Stride)) or any(node.size.exponent(v) for v in self.domain.banned):
+                continue
+            if isinstance(node, Out) and node.index in self.tied:
+                continue
+            if isinstance(node, MergeRight) and _reduces(node):
+                continue
+            result.append(node)
+        return sorted(result, key=lambda n: (n.depth, repr(n)))
+
+    def needs(self, state: State) -> tuple[list[Coordinate], list[Sum]]:
+        """What weights must still hold: dropped output parts, and reductions that two weights must share."""
+        graph = state.operator
+        in_data = {leaf for c in state.inputs for leaf in c.iterators()}
+        parts = [c for c in dropped(graph) if not any(touches(w, c) for w in state.weights)
+                 and any(isinstance(leaf, Out) for leaf in c.iterators())]
+        ranks = [s for s in graph.sums() if s not in in_data
+                 and sum(any(leaf == s for c in w for leaf in c.iterators()) for w in state.weights) < 2]
+        return parts, ranks
+
+    def _weigh_actions(self, state: State) -> list[Action]:
+        found: list[Action] = []
+        parts, ranks = self.needs(state)
+        if state.weights and len(parts) <= _bounded(self.limits.repeats) and not ranks:
+            found.append(Finish())
+        left = min(_bounded(self.limits.weights) - len(state.weights), self._steps_left(state))
+        if left <= 0:
+            return found
+        for weight in antichains(self.candidates(state)):
+            if self._weight_allowed(state, weight) and (left > 1 or self._covers(state, weight, parts, ranks)):
+                found.append(Weigh(weight))
+        return found
+
+    def _covers(self, state: State, weight: tuple[Coordinate, ...], parts: list[Coordinate], ranks: list[Sum]) -> bool:
+        """Whether after one more weight nothing is missing."""
+        missing = sum(not touches((*weight,), c) for c in parts)
+        held = {leaf for c in weight for leaf in c.iterators()}
+        return missing <= _bounded(self.limits.repeats) and all(s in held and any(
+            s in set(c.iterators()) for w in state.weights for c in w) for s in ranks)
+
+    def _weight_allowed(self, state: State, weight: tuple[Coordinate, ...]) -> bool:
+        rules = self.limits.heuristics
+        if rules.reducing_weights and not any(isinstance(leaf, Sum) for c in weight for leaf in c.iterators()):
+            return False
+        op = Operator.trusted(self.outputs, state.reductions, (), (*state.weights, weight))
+        if any(usage(op, v.name, v.primary) > v.budget for v in self.variables):
+            return False
+        elements = [1] * len(self.bindings)
+        for c in weight:
+            elements = [e * r for e, r in zip(elements, self.domain.ratios(c.size))]
+        return not elements or min(elements) >= rules.min_weight
+
+    # ---- operators ----
+
+    def complete(self, state: State, rng: np.random.Generator | np.random.RandomState, *,
+                 min_steps: int = 0) -> Operator | None:
+        """A random operator of the space that the state leads to, or None if there is none."""
+        return Completer(self, _generator(rng)).complete(state, min_steps)
+
+    def sample(self, rng: np.random.Generator | np.random.RandomState, *, min_steps: int = 0) -> Operator:
+        """A random operator of the space, in canonical form. ``min_steps`` asks for one of at least so many steps.
+
+        Raises:
+            SpaceError: the space is empty, or holds no operator of ``min_steps`` steps.
+        """
+        op = self.complete(self.root, rng, min_steps=min_steps)
+        if op is None:
+            raise SpaceError(f'the space holds no operator of at least {min_steps} steps: loosen its limits or budgets')
+        return op
+
+    def mutate(self, op: Operator, rng: np.random.Generator | np.random.RandomState) -> Operator:
+        """A neighbour: the first steps of ``op`` are kept (a random number of them), the rest is built anew."""
+        rng = _generator(rng)
+        path = self.path(op)
+        own = self.canonical(op)
+        for _ in range(20):
+            keep = len(path) - 1 - int(min(rng.geometric(0.3), len(path) - 1))
+            state = self.root
+            for action in path[:keep]:
+                state = self.step(state, action)
+            other = self.complete(state, rng)
+            if other is not None and other != own:
+                return other
+        return self.sample(rng)
+
+    def enumerate(self, max_steps: int | None = None) -> Iter[Operator]:
+        """Every operator of at most ``max_steps`` steps (default: the limit), each canonical form once."""
+        limit = self.limits.steps if max_steps is None else max_steps
+        if limit < 1:
+            raise SpaceError(f'enumerate: max_steps must be at least 1, got {limit}')
+        narrowed = self if limit == self.limits.steps else self._with_steps(limit)
+        seen_states: set[tuple] = set()
+        seen: set[Operator] = set()
+        stack = [narrowed.root]
+        while stack:
+            state = stack.pop()
+            for action in narrowed.actions(state):
+                following = narrowed.step(state, action)
+                if following.is_final:
+                    op = narrowed.finish(following)
+                    if op is not None and op not in seen and steps(op) <= limit:
+                        seen.add(op)
+                        yield op
+                elif following.key not in seen_states:
+                    seen_states.add(following.key)
+                    stack.append(following)
+
+    def _with_steps(self, limit: int) -> OperatorSpace:
+        return OperatorSpace(
+            self.inputs, self.outputs, self.variables, bindings=self.bindings or None, tied=self.tied,
+            unordered_inputs=self.unordered_inputs, unordered_outputs=self.unordered_outputs, layer=self.layer,
+            limits=self.limits.updated({'steps': limit}), macs_ratio=self.macs_ratio, params_ratio=self.params_ratio)
+
+
+def antichains(nodes: Sequence[Coordinate]) -> Iter[tuple[Coordinate, ...]]:
+    """Every non-empty set of coordinates that share no iterator."""
+    leaves = [frozenset(n.iterators()) for n in nodes]
+
+    def extend(at: int, chosen: tuple[Coordinate, ...], used: frozenset) -> Iter[tuple[Coordinate, ...]]:
+        if at == len(nodes):
+            if chosen:
+                yield chosen
+            return
+        yield from extend(at + 1, chosen, used)
+        if not leaves[at] & used:
+            yield from extend(at + 1, (*chosen, nodes[at]), used | leaves[at])
+
+    yield from extend(0, (), frozenset())
+
+
+def _reduces(node: MergeRight) -> bool:
+    inner = node.of
+    while isinstance(inner, Shift):
+        inner = inner.of
+    return inner is not node.of and isinstance(inner, Split) and inner.right.size == node.block
+
+
+def _rejoins(left: Coordinate, right: Coordinate) -> bool:
+    return (isinstance(left, MergeLeft) and isinstance(right, MergeRight) and left.of == right.of
+            and left.block == right.block)
+
+
+def _view_name(node: Coordinate) -> str:
+    return 'Merge' if isinstance(node, (MergeLeft, MergeRight)) else type(node).__name__
+
+
+def _bounded(limit: int) -> int:
+    return UNBOUNDED if limit < 0 else limit
+
+
+def _shape(sizes: Iterable[Size]) -> str:
+    return f'[{", ".join(map(str, sizes))}]'
+
+
+def _range(name: str, value: Sequence[float] | None) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    try:
+        low, high = (float(v) for v in value)
+    except (TypeError, ValueError):
+        raise SpaceError(f'{name} must be a pair (least, greatest) such as (0.15, 0.9), got {value!r}') from None
+    if not 0 <= low <= high:
+        raise SpaceError(f'{name}: the budget is empty: wanted 0 <= least <= greatest, got {value!r}')
+    return low, high
+
+
+def _generator(rng: np.random.Generator | np.random.RandomState) -> np.random.Generator:
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, np.random.RandomState):
+        return np.random.default_rng(rng.randint(0, 2 ** 31, size=4))
+    raise SpaceError(f'rng must be a numpy Generator or RandomState, got {type(rng).__name__}')
+
+
+__all__ = ['VIEW', 'Containment', 'OperatorSpace', 'antichains']
