@@ -51,6 +51,7 @@ def manager_environment(host: str = LOOPBACK) -> Iterator[None]:
     changes = {
         'NODE_OPTIONS': f'{os.environ.get("NODE_OPTIONS", "")} --require "{path}"'.strip(),
         'SYNO_NNI_BIND': host,
+        'SYNO_NNI_PARENT': str(os.getpid()),
         # NNI talks to its manager with a client that honours proxy settings, even for localhost.
         'NO_PROXY': ','.join(filter(None, [os.environ.get('NO_PROXY'), 'localhost', LOOPBACK])),
         'no_proxy': ','.join(filter(None, [os.environ.get('no_proxy'), 'localhost', LOOPBACK])),

@@ -20,7 +20,7 @@ Server.prototype.listen = function (...args) {
   return listen.apply(this, args);
 };
 
-const parent = process.ppid;
+const parent = Number(process.env.SYNO_NNI_PARENT); // it may be gone before this line runs
 const watch = setInterval(() => {
   if (process.ppid === parent) {
     return;

@@ -1,0 +1,41 @@
+"""The time limit."""
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+import pytest
+
+from syno_nni.nas.time_limit import TrialTimeout, time_limit
+
+
+def test_it_stops_what_takes_too_long() -> None:
+    with pytest.raises(TrialTimeout, match='0.05 s'), time_limit(0.05):
+        while True:
+            time.sleep(0.01)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_it_leaves_the_rest_alone() -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    with time_limit(30):
+        pass
+    with time_limit(None):
+        pass
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_another_thread_is_not_limited() -> None:
+    done = threading.Event()
+
+    def work() -> None:
+        with time_limit(0.01):
+            time.sleep(0.05)
+        done.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done.is_set()
