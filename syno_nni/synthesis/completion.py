@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import SpaceError
-from ..expr import Coordinate, MergeLeft, MergeRight, Shift, Split, Sum, Unfold
+from ..expr import Coordinate, MergeLeft, MergeRight, Out, Shift, Split, Sum, Unfold
 from ..operator import Operator
 from ..size import Size
-from .construction import FINAL, REDUCE, VIEW, WEIGH, Action, Finish, Reduce, State, View, Weigh, steps
+from .construction import FINAL, REDUCE, VIEW, WEIGH, Action, Finish, Match, Reduce, State, View, Weigh, steps
 from .distance import Plan
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ WEIGHT_DRAWS = 12
 PLAN_DRAWS = 6
 TRIES = 12
 REDRAWS = 4
+STRAIGHT = 0.9
 EXHAUSTED_STATES = 20_000
 # How often each kind of step is drawn, relative to the others that are possible.
 KIND_WEIGHTS = {'Convolve': 6.0, 'Split': 2.5, 'Unfold': 1.0, 'Shift': 0.7, 'Stride': 0.7, 'Merge': 1.2}
@@ -53,7 +54,8 @@ class Completer:
     def _walk(self, state: State, min_steps: int) -> Operator | None:
         limit = self.space.limits.steps if self.space.limits.steps >= 0 else 20
         # How long the operator shall become, and how many reductions it shall have.
-        target = max(min_steps, int(self.rng.integers(3, limit + 1)))
+        # Long operators are many and short ones few: drawn evenly, short ones would mostly be repeats.
+        target = max(min_steps, 3 + round((limit - 3) * float(self.rng.random()) ** 0.5))
         reductions = int(self.rng.integers(1, min(max(self.space.limits.reductions, 1), max(1, target - 2)) + 1))
         while state.stage in (REDUCE, VIEW):
             action = self._draw(state, target, reductions)
@@ -90,6 +92,18 @@ class Completer:
             if (action := self._towards(state, plans[number])) is not None:
                 return action
         return self._first(state, self._ordered_views(state))
+
+    def _match(self, state: State, matches: Sequence[Match]) -> Match:
+        """One that leaves the axes where they are, mostly: a transposed map does not line up with a residual."""
+        def straight(match: Match) -> bool:
+            order = [leaf.index for c in match.inputs for leaf in c.iterators()
+                     if isinstance(leaf, Out) and any(leaf.size.exponent(v) for v in self.space.domain.banned)]
+            return order == sorted(order)
+
+        kept = [m for m in matches if straight(m)]
+        if kept and self.rng.random() < STRAIGHT:
+            matches = kept
+        return matches[self.rng.integers(len(matches))]
 
     def _first(self, state: State, actions: Iterable[Reduce | View]) -> Action | None:
         if self.space._steps_left(state) < 1:
@@ -130,7 +144,7 @@ class Completer:
                 wanted_steps.append(View('Unfold', (target, node), (Unfold(target, node),)))
         if not missing:
             matches = list(space._matches(state))
-            return matches[self.rng.integers(len(matches))] if matches else None
+            return self._match(state, matches) if matches else None
         allowed = [a for a in wanted_steps if self._legal(state, a)]
         if not allowed:
             return None
@@ -159,14 +173,15 @@ class Completer:
     def _ordered_views(self, state: State) -> Iter[View]:
         """In random order, kinds drawn by `KIND_WEIGHTS`; a window that is a reduction by itself, along a dimension of
         the output that has an order, comes before other windows, since that is what convolutions do."""
-        groups: dict[object, list[View]] = {}
-        for action in self.space._views(state):
-            kind = action.name
-            if kind == 'Unfold' and isinstance(action.old[1], Sum) and any(
-                    action.old[0].size.exponent(v) for v in self.space.domain.banned):
-                kind = 'Convolve'
-            groups.setdefault(kind, []).append(action)
-        return self._interleaved(groups, KIND_WEIGHTS)
+        kinds = [k for k in KIND_WEIGHTS]
+        chances = np.array([KIND_WEIGHTS[k] for k in kinds])
+        for kind in self.rng.choice(kinds, len(kinds), replace=False, p=chances / chances.sum()):
+            name = 'Unfold' if kind == 'Convolve' else str(kind)
+            views = [v for v in self.space._views(state, name) if name != 'Unfold' or self._convolves(v) == (kind == 'Convolve')]
+            yield from (views[i] for i in self.rng.permutation(len(views))[:TRIES // 3])
+
+    def _convolves(self, view: View) -> bool:
+        return isinstance(view.old[1], Sum) and any(view.old[0].size.exponent(v) for v in self.space.domain.banned)
 
     def _interleaved(self, groups: dict, weights: dict) -> Iter:
         while groups:

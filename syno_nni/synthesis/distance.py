@@ -19,6 +19,7 @@ from .domain import SizeDomain, partitions
 
 INFINITE = 10 ** 6
 MAX_PLANS = 200
+CODE_BASE = 2 ** 12  # exponents stay far below half of it
 # How a coordinate can be cut by a Merge: at will; into small blocks only (a Shift); after a Shift, into small blocks (a
 # Split of a small block, the outer half of a Merge); not at all (other Splits, a bare reduction).
 FREE, SMALL, SHIFTED, NEVER = range(4)
@@ -105,7 +106,8 @@ class ShapeDistance:
         self._joined_cut = FREE if domain.limits.heuristics.merge_of_split else SHIFTED
         self._wide_cut = FREE if domain.limits.heuristics.merge_of_split else NEVER
         self._known: dict[tuple, int] = {}
-        self._known_fits: dict[Size, list[_Fit]] = {}
+        self._known_fits: dict[int, list[_Fit]] = {}
+        self._codes: dict[Size, int] = {}
 
     def steps(self, items: Sequence[Item], allowance: Allowance) -> int:
         """Least number of reductions, views and weights still needed; INFINITE if there is no way."""
@@ -157,21 +159,31 @@ class ShapeDistance:
     def _ways(self, items: tuple[Item, ...], allowance: Allowance) -> list[list[_Way]]:
         """For every union of wanted dimensions, the sets of items that can make it, cheapest first."""
         ways: list[list[_Way]] = [[] for _ in self._unions]
-        products = [ONE] * (1 << len(items))
+        # Products of sizes are sums of codes: cheap for the many sets that fit nothing.
+        codes = [self._code(item.size) for item in items]
+        products = [0] * (1 << len(items))
+        fits_of, splits = self._known_fits, allowance.splits + 1
         # A Split can be shifted, and then cut, only if its inner block is small.
         small = sum(1 << n for n, item in enumerate(items) if self._small(item.size))
         for mask in range(1 << len(items)):
-            count = mask.bit_count()
-            if count - 1 > allowance.splits:
-                continue
+            low = mask & -mask
             if mask:
-                low = mask & -mask
-                last = items[low.bit_length() - 1]
-                products[mask] = products[mask ^ low] * last.size
-                cut = last.cut if count == 1 else self._joined_cut if small & mask else self._wide_cut
+                products[mask] = code = products[mask ^ low] + codes[low.bit_length() - 1]
             else:
-                cut = NEVER
-            for fit in self._fits(products[mask]):
+                code = 0
+            count = mask.bit_count()
+            if count > splits:
+                continue
+            fits = fits_of.get(code)
+            if fits is None:
+                fits = fits_of[code] = self._fits(product(i.size for n, i in enumerate(items) if mask >> n & 1))
+            if not fits:
+                continue
+            if count > 1:
+                cut = self._joined_cut if small & mask else self._wide_cut
+            else:
+                cut = items[low.bit_length() - 1].cut if mask else NEVER
+            for fit in fits:
                 if way := self._way(items, mask, count, cut, fit, allowance):
                     ways[fit.union].append(way)
         for each in ways:
@@ -217,21 +229,27 @@ class ShapeDistance:
 
     def _fits(self, size: Size) -> list[_Fit]:
         """The unions that a dimension of ``size`` contains, or would with one more reduction."""
-        found = self._known_fits.get(size)
-        if found is None:
-            found = self._known_fits[size] = []
-            for number, (wanted, _) in enumerate(self._unions):
-                rest = size / wanted
-                if rest.is_one or self.domain.legal(rest):
-                    banned = any(rest.exponent(v) for v in self.domain.banned)
-                    found.append(_Fit(number, rest, rest.is_one or self._small(rest), int(banned), None))
-                # The product may exceed what is wanted by a small block, or any where Splits can be cut.
-                over = (ONE, *self._small_sizes) if self._joined_cut == SHIFTED else (ONE, *self.domain.reductions())
-                for rest in over:
-                    if self.domain.reduction(supply := rest * wanted / size):
-                        found.append(_Fit(number, rest, True, 0, supply))
-                        break
+        found = []
+        for number, (wanted, _) in enumerate(self._unions):
+            rest = size / wanted
+            if rest.is_one or self.domain.legal(rest):
+                banned = any(rest.exponent(v) for v in self.domain.banned)
+                found.append(_Fit(number, rest, rest.is_one or self._small(rest), int(banned), None))
+            # The product may exceed what is wanted by a small block, or any where Splits can be cut.
+            over = (ONE, *self._small_sizes) if self._joined_cut == SHIFTED else (ONE, *self.domain.reductions())
+            for rest in over:
+                if self.domain.reduction(supply := rest * wanted / size):
+                    found.append(_Fit(number, rest, True, 0, supply))
+                    break
         return found
+
+    def _code(self, size: Size) -> int:
+        """The exponents of a size as digits of one number: the code of a product is the sum of codes."""
+        code = self._codes.get(size)
+        if code is None:
+            places = {name: CODE_BASE ** n for n, name in enumerate(self.domain.variables)}
+            code = self._codes[size] = sum(places[v] * e for v, e in size.powers)
+        return code
 
     @cached_property
     def _small_sizes(self) -> tuple[Size, ...]:

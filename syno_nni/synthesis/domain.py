@@ -22,23 +22,31 @@ class SizeDomain:
         self.limits = limits
         self.wanted = tuple(wanted)
         self.banned = frozenset(v.name for v in variables if v.budget == 0)
-        self._ratios: dict[Size, tuple[Fraction, ...]] = {}
+        self._ratios: dict[Size, tuple[Fraction | int, ...]] = {}
+        self._upper: dict[Size, Fraction | int] = {}
         self._legal: dict[Size, bool] = {}
         self._windows: dict[Size, bool] = {}
         self._blocks: dict[Size, tuple[Size, ...]] = {}
         self._reductions: tuple[Size, ...] | None = None
 
-    def ratios(self, size: Size) -> tuple[Fraction, ...]:
+    def ratios(self, size: Size) -> tuple[Fraction | int, ...]:
         """The value at every binding."""
         found = self._ratios.get(size)
         if found is None:
-            found = self._ratios[size] = tuple(size.ratio(b) for b in self.bindings)
+            ratios = (size.ratio(b) for b in self.bindings)
+            # Whole numbers as int: they compare much faster than fractions.
+            found = self._ratios[size] = tuple(r.numerator if r.denominator == 1 else r for r in ratios)
         return found
 
     def upper(self, size: Size) -> Fraction | int:
-        return max(self.ratios(size), default=0)
+        """The greatest value at any binding; 0 without bindings."""
+        found = self._upper.get(size)
+        if found is None:
+            found = self._upper[size] = max(self.ratios(size), default=0)
+        return found
 
     def lower(self, size: Size) -> Fraction | int:
+        """The least value at any binding; a large number without bindings."""
         return min(self.ratios(size), default=10 ** 9)
 
     def legal(self, size: Size) -> bool:

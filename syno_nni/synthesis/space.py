@@ -320,12 +320,13 @@ class OperatorSpace:
             if all(spent[v] + abs(e) <= self.domain.variables[v].budget for v, e in size.powers):
                 yield Reduce(size)
 
-    def _views(self, state: State) -> Iter[View]:
-        """Every view that the rules and limits allow, whatever the distance."""
+    def _views(self, state: State, only: str | None = None) -> Iter[View]:
+        """Every view (of one kind, if asked) that the rules and limits allow, whatever the distance."""
         limits, live = self.limits, state.live
 
         def left(limit: int, kind: type[Coordinate]) -> bool:
-            return limit < 0 or state.count(kind) < limit
+            name = 'Merge' if kind is MergeLeft else kind.__name__
+            return only in (None, name) and (limit < 0 or state.count(kind) < limit)
 
         if left(limits.splits, Split):
             for a, b in itertools.permutations(live, 2):
