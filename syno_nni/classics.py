@@ -178,7 +178,8 @@ def nas_pte_3(parts: SizeLike = 's', kernel: SizeLike = 'k_1', width: SizeLike =
 
 CLASSICS = {f.__name__: f for f in (
     conv2d, grouped_conv2d, depthwise, depthwise_separable, pointwise, dilated_conv2d, average_pool, box_sum,
-    shift_conv, separable, low_rank, conv1d, linear, low_rank_linear, grouped_linear, operator_1, operator_2, nas_pte_3)}
+    shift_conv, separable, low_rank, conv1d, linear, low_rank_linear, grouped_linear, operator_1, operator_2,
+    nas_pte_3)}
 
 
 def _sizes(*sizes: SizeLike) -> list[str]:

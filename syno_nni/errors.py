@@ -5,6 +5,19 @@ A message says what went wrong, where, the value got, the value wanted and what 
 from __future__ import annotations
 
 
+def shown(value: object, limit: int = 80) -> str:
+    """A bad value as error messages show it: bounded, whatever it is."""
+    if isinstance(value, (dict, list, tuple, set)):
+        return f'a {type(value).__name__} of {len(value)} items'
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f'an integer of {value.bit_length()} bits'
+    try:
+        text = repr(value[:limit] if isinstance(value, (str, bytes)) else value)
+    except Exception:  # a foreign __repr__ may raise anything
+        text = f'a {type(value).__name__}'
+    return text if len(text) <= limit else text[:limit - 3] + '...'
+
+
 class SynoError(Exception):
     """Root of everything that syno-nni raises for bad input."""
 

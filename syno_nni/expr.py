@@ -20,9 +20,10 @@ does not use is expanded (repeated). Semantics: "Syno", ASPLOS 2025, section 4.
 from __future__ import annotations
 
 from collections.abc import Iterator as Iter
-from typing import ClassVar, Union
+from typing import ClassVar
 
-from .size import Size
+from .errors import GraphError, shown
+from .size import Size, SizeLike
 
 
 class Coordinate:
@@ -56,6 +57,16 @@ class Coordinate:
 
     def __hash__(self) -> int:
         return self._hash
+
+    def __reduce__(self) -> tuple:
+        # The cached hash differs between processes, so a pickle must not carry it.
+        return type(self), (*self.bottom, *(() if self.argument is None else (self.argument,)))
+
+    def __copy__(self) -> Coordinate:
+        return self
+
+    def __deepcopy__(self, memo: dict) -> Coordinate:
+        return self
 
     def rebuild(self, *bottom: Coordinate) -> Coordinate:
         """The same primitive over other bottom coordinates."""
@@ -91,6 +102,9 @@ class Iterator(Coordinate):
     def argument(self) -> int:
         return self.index
 
+    def __reduce__(self) -> tuple:
+        return type(self), (self.index, self.size)
+
 
 class Out(Iterator):
     """Output coordinate ``index``."""
@@ -106,10 +120,17 @@ class Sum(Iterator):
     kind = 'sum'
 
 
+def _check_coordinates(kind: str, *bottom: object) -> None:
+    for node in bottom:
+        if not isinstance(node, Coordinate):
+            raise GraphError(f'a {kind} is made from coordinates, got {shown(node)}')
+
+
 class _Pair(Coordinate):
     __slots__ = ('left', 'right')
 
     def __init__(self, left: Coordinate, right: Coordinate) -> None:
+        _check_coordinates(self.kind, left, right)
         self.left, self.right = left, right
         self._set(self._size(), left, right)
 
@@ -163,6 +184,7 @@ class Shift(_Single):
     kind = 'shift'
 
     def __init__(self, of: Coordinate, offset: int = 1) -> None:
+        _check_coordinates(self.kind, of)
         self.of, self.offset = of, offset
         self._set(of.size, of, offset)
 
@@ -177,7 +199,9 @@ class Stride(_Single):
     __slots__ = ('step',)
     kind = 'stride'
 
-    def __init__(self, of: Coordinate, step: Size) -> None:
+    def __init__(self, of: Coordinate, step: SizeLike) -> None:
+        _check_coordinates(self.kind, of)
+        step = Size.of(step)
         self.of, self.step = of, step
         self._set(of.size * step, of, step)
 
@@ -189,7 +213,9 @@ class Stride(_Single):
 class _Half(_Single):
     __slots__ = ('block',)
 
-    def __init__(self, of: Coordinate, block: Size) -> None:
+    def __init__(self, of: Coordinate, block: SizeLike) -> None:
+        _check_coordinates(self.kind, of)
+        block = Size.of(block)
         self.of, self.block = of, block
         self._set(self._size(), of, block)
 
@@ -221,7 +247,7 @@ class MergeRight(_Half):
         return self.block
 
 
-Merge = Union[MergeLeft, MergeRight]
+Merge = MergeLeft | MergeRight
 PRIMITIVES: dict[str, type[Coordinate]] = {c.kind: c for c in (Split, Unfold, Shift, Stride, MergeLeft, MergeRight)}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import chain, count
 from typing import TYPE_CHECKING
 
 from .errors import FormulaError, SizeError
@@ -20,8 +21,9 @@ from .size import Size
 if TYPE_CHECKING:
     from .operator import Operator
 
-MAX_LENGTH = 10_000
-_TOKEN = re.compile(r'\s*(?:(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<number>\d+)|(?P<symbol>//|[\[\](),:=*/%+^-]))')
+MAX_LENGTH = 100_000
+MAX_NESTING = 3 * MAX_DEPTH  # a primitive may print as a function inside parentheses
+_TOKEN = re.compile(r'\s*(?:(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<number>[0-9]+)|(?P<symbol>//|[\[\](),:=*/%+^-]))')
 _FUNCTIONS = {'unfold': Unfold, 'shift': Shift, 'stride': Stride}
 _RESERVED = {'out', 'in', 'sum', *_FUNCTIONS}
 _OUT_NAMES = {'N': 'n', 'C_out': 'o', 'H': 'h', 'W': 'w', 'T': 't', 'L': 'l', 'C_in': 'c'}
@@ -34,21 +36,21 @@ _OTHER_NAMES = 'rabxyz'
 
 def names(op: Operator) -> dict[Iterator, str]:
     """A short name for every iterator: n, o, h, w for outputs, i, j for windows, c, d for channels, r, a for others."""
-    taken: set[str] = set(_RESERVED)
+    taken: set[str] = {*_RESERVED, *op.variables}
     result: dict[Iterator, str] = {}
     windows = {leaf for node in op.nodes() if isinstance(node, Unfold) for leaf in node.right.iterators()}
     for it in op.iterators():
         if isinstance(it, Out):
-            first = _OUT_NAMES.get(str(it.size), '')
-            pool = [first, *('w' if first == 'h' else ''), *_OTHER_NAMES[3:]]
+            first = [_OUT_NAMES[v] for v in _OUT_NAMES if it.size.exponent(v) > 0][:1]
+            pool = [*first, *('w' if first == ['h'] else ''), *_OTHER_NAMES[3:]]
         elif it in windows:
             pool = list(_WINDOW_NAMES)
         elif any(v.startswith('C') for v in it.size.variables):
             pool = list(_CHANNEL_NAMES)
         else:
             pool = list(_OTHER_NAMES)
-        name = next((p for p in pool if p and p not in taken), None) or next(
-            f'{pool[-1]}{n}' for n in range(1, 99) if f'{pool[-1]}{n}' not in taken)
+        numbered = (f'{pool[-1]}{n}' for n in count(1))
+        name = next(p for p in chain(pool, numbered) if p not in taken)
         taken.add(name)
         result[it] = name
     return result
@@ -59,10 +61,12 @@ def coordinate_text(node: Coordinate, name: dict[Iterator, str], inner: bool = F
     if isinstance(node, Iterator):
         return name[node]
     if isinstance(node, Split):
-        text = f'{coordinate_text(node.left, name, True)}*{_factor(node.right.size)} + {coordinate_text(node.right, name, True)}'
+        left, right = (coordinate_text(c, name, True) for c in node.bottom)
+        text = f'{left}*{_factor(node.right.size)} + {right}'
         return f'({text})' if inner else text
     if isinstance(node, (MergeLeft, MergeRight)):
-        text = f'{coordinate_text(node.of, name, True)}{"//" if isinstance(node, MergeLeft) else "%"}{_factor(node.block)}'
+        symbol = '//' if isinstance(node, MergeLeft) else '%'
+        text = f'{coordinate_text(node.of, name, True)}{symbol}{_factor(node.block)}'
         return f'({text})' if inner else text
     arguments = [coordinate_text(c, name) for c in node.bottom]
     if node.argument is not None:
@@ -98,25 +102,42 @@ def to_pretty(op: Operator) -> str:
 
 
 def to_loop_nest(op: Operator) -> str:
-    """The operator as nested loops with the boundary test spelled out."""
+    """The operator as nested loops, every index and boundary test spelled out.
+
+    It is Python: with the variables bound to integers, ``in_`` and ``w1``, ... to arrays and ``out`` to zeros, it runs.
+    """
     name = names(op)
-    lines, indent = [], ''
-    for it in op.outs():
-        lines.append(f'{indent}for {name[it]} in range({it.size}):')
-        indent += '  '
-    _, _, tensors = tensor_texts(op)
-    target = 'out[' + ', '.join(name[o] for o in op.outs()) + ']'
-    lines.append(f'{indent}{target} = 0')
-    for it in op.sums():
-        lines.append(f'{indent}for {name[it]} in range({it.size}):')
-        indent += '  '
-    for node in op.nodes():
-        if isinstance(node, Unfold):
-            left, right = (coordinate_text(c, name, True) for c in node.bottom)
-            lines.append(f'{indent}if 0 <= {left} + {right} - {_factor(node.right.size)}//2 < {node.left.size}:')
-            indent += '  '
-    lines.append(f'{indent}{target} += {" * ".join(tensors)}')
-    return '\n'.join(lines)
+    lines = [f'for {name[it]} in range({_size_code(it.size)}):' for it in op.iterators()]
+    lines += [f'if 0 <= {_index_code(node, name)} < {_size_code(node.size)}:'
+              for node in op.nodes() if isinstance(node, Unfold)]
+    tensors = [('in_', op.inputs), *((f'w{n}', w) for n, w in enumerate(op.weights, 1))]
+    product = ' * '.join(f'{tensor}[{", ".join(_index_code(c, name) for c in cs) or "()"}]' for tensor, cs in tensors)
+    lines.append(f'out[{", ".join(name[o] for o in op.outs()) or "()"}] += {product}')
+    return '\n'.join('    ' * depth + line for depth, line in enumerate(lines))
+
+
+def _index_code(node: Coordinate, name: dict[Iterator, str], inner: bool = False) -> str:
+    """A coordinate as Python arithmetic; ``inner`` puts sums and products in parentheses."""
+    if isinstance(node, Iterator):
+        return name[node]
+    first, *second = (_index_code(c, name, True) for c in node.bottom)
+    if isinstance(node, Split):
+        text = f'{first} * {_size_code(node.right.size, True)} + {second[0]}'
+    elif isinstance(node, Unfold):
+        text = f'{first} + {second[0]} - {_size_code(node.right.size, True)} // 2'
+    elif isinstance(node, Shift):
+        sign = '-' if node.offset < 0 else '+'
+        text = f'({first} {sign} {abs(node.offset)}) % {_size_code(node.size, True)}'
+    else:
+        symbol = {'div': '//', 'mod': '%', 'stride': '*'}[node.kind]
+        text = f'{first} {symbol} {_size_code(node.argument, True)}'
+    return f'({text})' if inner else text
+
+
+def _size_code(size: Size, inner: bool = False) -> str:
+    """A size as Python arithmetic; exact, since the numerator comes first."""
+    text = str(size).replace('/', '//').replace('^', '**')
+    return f'({text})' if inner and not re.fullmatch(r'\w+', text) else text
 
 
 # ---- parsing ----
@@ -145,7 +166,8 @@ class _Parser:
             match = _TOKEN.match(stripped, end)
             if match is None:
                 at = end + len(stripped[end:]) - len(stripped[end:].lstrip())
-                raise FormulaError(f'cannot read formula: unexpected {stripped[at]!r} at column {at + 1} of {self._quote(at)}')
+                raise FormulaError(f'cannot read formula: unexpected {stripped[at]!r} at column {at + 1} of '
+                                   f'{self._quote(at)}')
             end = match.end()
             self.tokens.append((match.lastgroup or '', match.group(match.lastgroup), match.start(match.lastgroup)))
         self.position = 0
@@ -160,7 +182,8 @@ class _Parser:
     def _fail(self, wanted: str) -> FormulaError:
         if self.position < len(self.tokens):
             _, token, at = self.tokens[self.position]
-            return FormulaError(f'cannot read formula: wanted {wanted}, got {token[:40]!r} at column {at + 1} of {self._quote(at)}')
+            return FormulaError(f'cannot read formula: wanted {wanted}, got {token[:40]!r} at column {at + 1} of '
+                                f'{self._quote(at)}')
         return FormulaError(f'cannot read formula: wanted {wanted}, but the text ends after {self.text[-30:]!r}')
 
     def _peek(self, offset: int = 0) -> str:
@@ -229,8 +252,8 @@ class _Parser:
     def _size_factor(self) -> Size:
         if self._take('('):
             self.depth += 1
-            if self.depth > MAX_DEPTH:
-                raise self._fail(f'at most {MAX_DEPTH} nested parentheses')
+            if self.depth > MAX_NESTING:
+                raise self._fail(f'at most {MAX_NESTING} nested parentheses')
             size = self._size()
             self._expect(')')
             self.depth -= 1
@@ -261,8 +284,8 @@ class _Parser:
 
     def _sum(self) -> Coordinate:
         self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise self._fail(f'at most {MAX_DEPTH} nested primitives')
+        if self.depth > MAX_NESTING:
+            raise self._fail(f'at most {MAX_NESTING} nested primitives')
         node = self._atom()
         while self._peek() in ('//', '%', '*'):
             symbol = self._peek()
@@ -277,8 +300,8 @@ class _Parser:
                         self._expect('%')
                     right = half(right, self._size_factor())
                 if right.size != size:
-                    raise FormulaError(f'cannot read formula: in a*S + b, S must be the size of b, which is {right.size}; '
-                                       f'got {size}')
+                    raise FormulaError(f'cannot read formula: in a*S + b, S must be the size of b, which is '
+                                       f'{right.size}; got {size}')
                 node = Split(node, right)
             else:
                 node = (MergeLeft if symbol == '//' else MergeRight)(node, size)

@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator as Iter
+from collections.abc import Callable
+from collections.abc import Iterator as Iter
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from .errors import GraphError
+from .errors import GraphError, shown
 from .expr import Coordinate, MergeLeft, MergeRight, Out, Sum
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ MAX_REDUCTIONS = 16
 MAX_WEIGHTS = 8
 MAX_DEPTH = 32
 MAX_NODES = 200
+MAX_TOTAL_NODES = 1000
 MAX_OFFSET = 2 ** 31
 
 Rule = Callable[['Operator'], Iter[str]]
@@ -60,8 +63,12 @@ def bounded(op: Operator) -> Iter[str]:
                 yield f'coordinate {number} of {name} nests {coordinate.depth} primitives, at most {MAX_DEPTH} may'
             elif sum(1 for _ in zip(coordinate.walk(), range(MAX_NODES + 1))) > MAX_NODES:
                 yield f'coordinate {number} of {name} has more than {MAX_NODES} nodes'
-    for what, got, most in (('output coordinates', len(op.outputs), MAX_RANK), ('weights', len(op.weights), MAX_WEIGHTS),
-                            ('reductions', len(op.reductions), MAX_REDUCTIONS)):
+    nodes = chain.from_iterable(c.walk() for _, coordinates in tensors(op) for c in coordinates)
+    if sum(1 for _ in zip(nodes, range(MAX_TOTAL_NODES + 1))) > MAX_TOTAL_NODES:
+        yield f'the operator has more than {MAX_TOTAL_NODES} nodes in all'
+    counts = (('output coordinates', len(op.outputs), MAX_RANK), ('weights', len(op.weights), MAX_WEIGHTS),
+              ('reductions', len(op.reductions), MAX_REDUCTIONS))
+    for what, got, most in counts:
         if got > most:
             yield f'{got} {what}, at most {most} are allowed'
 
@@ -73,16 +80,18 @@ def known_iterators(op: Operator) -> Iter[str]:
         for coordinate in coordinates:
             for leaf in coordinate.iterators():
                 sizes = op.outputs if isinstance(leaf, Out) else op.reductions
-                if not 0 <= leaf.index < len(sizes) or sizes[leaf.index] != leaf.size:
+                known = isinstance(leaf.index, int) and 0 <= leaf.index < len(sizes)
+                if not known or sizes[leaf.index] != leaf.size:
                     yield f'{name} uses {leaf!r} of size {leaf.size}, which the operator does not have'
 
 
 @rule
 def offsets_are_integers(op: Operator) -> Iter[str]:
+    """A Shift moves by a fixed number of elements."""
     for node in op.nodes():
         if node.kind == 'shift' and (isinstance(node.argument, bool) or not isinstance(node.argument, int)
                                      or abs(node.argument) > MAX_OFFSET):
-            yield f'a Shift offset must be an integer within +-{MAX_OFFSET}, got {node.argument!r}'
+            yield f'a Shift offset must be an integer within +-{MAX_OFFSET}, got {shown(node.argument)}'
 
 
 @rule

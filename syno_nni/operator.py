@@ -7,11 +7,14 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from .errors import GraphError, SizeError, shown
 from .expr import Coordinate, Iterator, Out, Sum
 from .size import Binding, Size, SizeLike, check_binding
 
 if TYPE_CHECKING:
     import numpy as np
+
+MAX_EXTENT = 2 ** 62
 
 
 class Operator:
@@ -26,10 +29,11 @@ class Operator:
 
     def __init__(self, outputs: Iterable[SizeLike], reductions: Iterable[SizeLike], inputs: Iterable[Coordinate],
                  weights: Iterable[Iterable[Coordinate]]) -> None:
-        self.outputs: tuple[Size, ...] = tuple(Size.of(s) for s in outputs)
-        self.reductions: tuple[Size, ...] = tuple(Size.of(s) for s in reductions)
-        self.inputs: tuple[Coordinate, ...] = tuple(inputs)
-        self.weights: tuple[tuple[Coordinate, ...], ...] = tuple(tuple(w) for w in weights)
+        self.outputs: tuple[Size, ...] = tuple(Size.of(s) for s in _each(outputs, 'the outputs'))
+        self.reductions: tuple[Size, ...] = tuple(Size.of(s) for s in _each(reductions, 'the reductions'))
+        self.inputs: tuple[Coordinate, ...] = _each(inputs, 'the inputs')
+        self.weights: tuple[tuple[Coordinate, ...], ...] = tuple(
+            _each(w, f'weight {n}') for n, w in enumerate(_each(weights, 'the weights'), 1))
         from .legality import check
         check(self)
 
@@ -53,6 +57,16 @@ class Operator:
         """
         from .formula import parse
         return parse(text)
+
+    @staticmethod
+    def from_json(text: str | bytes) -> Operator:
+        """Reads the JSON text of `to_dict`; refuses duplicate keys and numbers that are not integers.
+
+        Raises:
+            GraphError: the text is not JSON, or not an operator.
+        """
+        from .serialize import from_json
+        return from_json(text)
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Operator:
@@ -102,7 +116,8 @@ class Operator:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Operator):
             return NotImplemented
-        return self is other or self.structure == other.structure or self.canonical.structure == other.canonical.structure
+        return (self is other or self.structure == other.structure
+                or self.canonical.structure == other.canonical.structure)
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -147,15 +162,18 @@ class Operator:
         """``sizes`` as a dict, after checking that every size of the graph is a positive integer there.
 
         Raises:
-            SizeError: a size is not an integer; names the size, the binding and the remainder.
+            SizeError: a size is not an integer (names the size, the binding and the remainder), or too large to index.
         """
         binding = check_binding(sizes)
-        for size in (*self.outputs, *self.reductions):
-            size.value(binding)
+        wanted = dict.fromkeys((*self.outputs, *self.reductions))
         for node in self.nodes():
-            node.size.value(binding)
+            wanted.setdefault(node.size)
             if isinstance(node.argument, Size):
-                node.argument.value(binding)
+                wanted.setdefault(node.argument)
+        for size in wanted:
+            if (value := size.value(binding)) > MAX_EXTENT:
+                raise SizeError(f'size {size} is {value} at {binding}, and an index must fit 62 bits; bind smaller '
+                                'values')
         return binding
 
     def input_shape(self, sizes: Binding) -> tuple[int, ...]:
@@ -182,3 +200,10 @@ class Operator:
         """What the operator computes, by its definition, in float64 numpy; slow and obviously right."""
         from .reference import reference
         return reference(self, x, weights, sizes)
+
+
+def _each(items: Iterable, what: str) -> tuple:
+    try:
+        return tuple(items)
+    except TypeError:
+        raise GraphError(f'{what} of an operator must be a list, got {shown(items)}') from None

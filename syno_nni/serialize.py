@@ -1,22 +1,60 @@
 """The JSON form of an operator. Format 1: sizes as text, coordinates as nested lists ``[kind, ...]``."""
 from __future__ import annotations
 
+import json
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from .errors import GraphError, SynoError
-from .expr import Coordinate, MergeLeft, MergeRight, Out, Shift, Split, Stride, Sum, Unfold
+from .errors import GraphError, SynoError, shown
+from .expr import PRIMITIVES, Coordinate, Out, Shift, Sum
+from .legality import MAX_DEPTH, MAX_TOTAL_NODES
 from .size import Size
 
 if TYPE_CHECKING:
     from .operator import Operator
 
 FORMAT = 1
+MAX_LENGTH = 1_000_000
 _KEYS = ('format', 'outputs', 'reductions', 'input', 'weights')
 
 
 def to_dict(op: Operator) -> dict[str, Any]:
+    """A JSON-able description; ``from_dict`` gives back the operator with the same order of everything."""
     return {'format': FORMAT, 'outputs': [str(s) for s in op.outputs], 'reductions': [str(s) for s in op.reductions],
             'input': [_dump(c) for c in op.inputs], 'weights': [[_dump(c) for c in w] for w in op.weights]}
+
+
+def from_json(text: str | bytes) -> Operator:
+    """The operator of a JSON text; stricter than ``json.loads``: no duplicate keys, integers only.
+
+    Raises:
+        GraphError: the text is not JSON, too long, or not an operator.
+    """
+    if not isinstance(text, (str, bytes)) or len(text) > MAX_LENGTH:
+        raise GraphError(f'operator: wanted a JSON text of at most {MAX_LENGTH} characters, got '
+                         f'{len(text) if isinstance(text, (str, bytes)) else shown(text)}')
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        data = dict(pairs)
+        if len(data) != len(pairs):
+            raise GraphError(f'operator: a JSON object gives a key twice; its keys are {shown([k for k, _ in pairs])}')
+        return data
+
+    def integer(digits: str) -> int:
+        if len(digits) > 20:
+            raise GraphError(f'operator: a JSON number has {len(digits)} digits, at most 20 are allowed')
+        return int(digits)
+
+    def refuse(number: str) -> None:
+        raise GraphError(f'operator: JSON numbers must be integers, got {shown(number)}')
+
+    try:
+        data = json.loads(text, object_pairs_hook=unique, parse_int=integer, parse_float=refuse, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, GraphError):
+            raise
+        raise GraphError(f'operator: not a JSON text: {error}') from None
+    return from_dict(data)
 
 
 def from_dict(data: Any) -> Operator:
@@ -27,20 +65,21 @@ def from_dict(data: Any) -> Operator:
     """
     from .operator import Operator
     if not isinstance(data, dict):
-        raise GraphError(f'an operator must be a JSON object with the keys {", ".join(_KEYS)}; got {_short(data)}')
+        raise GraphError(f'an operator must be a JSON object with the keys {", ".join(_KEYS)}; got {shown(data)}')
     version = data.get('format')
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise GraphError(f'operator: "format" must be a version number such as {FORMAT}, got {_short(version)}')
+        raise GraphError(f'operator: "format" must be a version number such as {FORMAT}, got {shown(version)}')
     if version > FORMAT:
         raise GraphError(f'operator: format {version} is newer than format {FORMAT}, the newest that this version of '
                          f'syno-nni reads; upgrade syno-nni')
-    unknown = [k for k in data if k not in _KEYS]
-    if unknown or any(k not in data for k in _KEYS):
-        raise GraphError(f'operator: wanted the keys {", ".join(_KEYS)}; got {_short(list(data))}')
+    if set(data) != set(_KEYS):
+        raise GraphError(f'operator: wanted the keys {", ".join(_KEYS)}; got '
+                         f'{shown(", ".join(str(k)[:20] for k in islice(data, 8)))}')
     try:
         outputs, reductions = (tuple(_size(s, key) for s in _list(data[key], key)) for key in ('outputs', 'reductions'))
-        inputs = [_load(c, outputs, reductions, 'input', 0) for c in _list(data['input'], 'input')]
-        weights = [[_load(c, outputs, reductions, f'weight {n}', 0) for c in _list(w, f'weight {n}')]
+        load = _Loader(outputs, reductions)
+        inputs = [load(c, 'the input') for c in _list(data['input'], 'the input')]
+        weights = [[load(c, f'weight {n}') for c in _list(w, f'weight {n}')]
                    for n, w in enumerate(_list(data['weights'], 'weights'), 1)]
     except GraphError:
         raise
@@ -56,57 +95,59 @@ def _dump(node: Coordinate) -> list:
     return [node.kind, *below]
 
 
-def _load(data: Any, outputs: tuple[Size, ...], reductions: tuple[Size, ...], where: str, depth: int) -> Coordinate:
-    from .legality import MAX_DEPTH
-    if depth > MAX_DEPTH:
-        raise GraphError(f'operator: {where} nests more than {MAX_DEPTH} primitives')
-    if not isinstance(data, list) or not data or not isinstance(data[0], str):
-        raise GraphError(f'operator: a coordinate of {where} must be a list [kind, ...], got {_short(data)}')
-    kind, *arguments = data
+class _Loader:
+    """Reads coordinates; counts them, since lists that share parts may describe more nodes than they hold."""
 
-    def below(i: int) -> Coordinate:
-        return _load(arguments[i], outputs, reductions, where, depth + 1)
+    def __init__(self, outputs: tuple[Size, ...], reductions: tuple[Size, ...]) -> None:
+        self.iterators = {'out': [Out(i, s) for i, s in enumerate(outputs)],
+                          'sum': [Sum(i, s) for i, s in enumerate(reductions)]}
+        self.nodes = 0
 
-    def integer(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise GraphError(f'operator: {kind!r} in {where} wants an integer, got {_short(value)}')
-        return value
+    def __call__(self, data: Any, where: str, depth: int = 1) -> Coordinate:
+        self.nodes += 1
+        if self.nodes > MAX_TOTAL_NODES:
+            raise GraphError(f'operator: more than {MAX_TOTAL_NODES} nodes in all, at {where}')
+        if depth > MAX_DEPTH:
+            raise GraphError(f'operator: {where} nests more than {MAX_DEPTH} primitives')
+        if not isinstance(data, list) or not data or not isinstance(data[0], str):
+            raise GraphError(f'operator: a coordinate of {where} must be a list [kind, ...], got {shown(data)}')
+        kind, *arguments = data
+        if kind not in self.iterators and kind not in PRIMITIVES:
+            raise GraphError(f'operator: {where} has a primitive {shown(kind)}; known are '
+                             f'{", ".join((*self.iterators, *PRIMITIVES))}')
+        wanted = 1 if kind in self.iterators else 2
+        if len(arguments) != wanted:
+            raise GraphError(f'operator: {kind!r} in {where} takes {wanted} arguments, got {len(arguments)}')
+        if kind in self.iterators:
+            return self._iterator(kind, arguments[0], where)
+        first = self(arguments[0], where, depth + 1)
+        if kind in ('split', 'unfold'):
+            return PRIMITIVES[kind](first, self(arguments[1], where, depth + 1))
+        if kind == 'shift':
+            return Shift(first, _integer(arguments[1], f'a shift in {where}'))
+        return PRIMITIVES[kind](first, _size(arguments[1], where))
 
-    wanted = {'out': 1, 'sum': 1}.get(kind, 2)
-    if len(arguments) != wanted:
-        raise GraphError(f'operator: {kind!r} in {where} takes {wanted} arguments, got {len(arguments)}')
-    if kind in ('out', 'sum'):
-        sizes, node = (outputs, Out) if kind == 'out' else (reductions, Sum)
-        index = integer(arguments[0])
-        if not 0 <= index < len(sizes):
-            raise GraphError(f'operator: {where} uses {kind} {index}, and there are {len(sizes)}')
-        return node(index, sizes[index])
-    if kind == 'split':
-        return Split(below(0), below(1))
-    if kind == 'unfold':
-        return Unfold(below(0), below(1))
-    if kind == 'shift':
-        return Shift(below(0), integer(arguments[1]))
-    if kind in ('stride', 'div', 'mod'):
-        return {'stride': Stride, 'div': MergeLeft, 'mod': MergeRight}[kind](below(0), _size(arguments[1], where))
-    raise GraphError(f'operator: {where} has a primitive {kind!r:.40}; known are out, sum, split, unfold, shift, stride, '
-                     f'div, mod')
+    def _iterator(self, kind: str, index: Any, where: str) -> Coordinate:
+        known = self.iterators[kind]
+        if not 0 <= _integer(index, f'{kind!r} in {where}') < len(known):
+            raise GraphError(f'operator: {where} uses {kind} {shown(index)}, and there are {len(known)}, '
+                             f'counted from 0')
+        return known[index]
+
+
+def _integer(data: Any, where: str) -> int:
+    if isinstance(data, bool) or not isinstance(data, int):
+        raise GraphError(f'operator: {where} wants an integer, got {shown(data)}')
+    return data
 
 
 def _list(data: Any, where: str) -> list:
     if not isinstance(data, list) or len(data) > 64:
-        raise GraphError(f'operator: {where} must be a list of at most 64 items, got {_short(data)}')
+        raise GraphError(f'operator: {where} must be a list of at most 64 items, got {shown(data)}')
     return data
 
 
 def _size(data: Any, where: str) -> Size:
     if not isinstance(data, str):
-        raise GraphError(f'operator: a size in {where} must be text such as "C_in/g", got {_short(data)}')
+        raise GraphError(f'operator: a size in {where} must be text such as "C_in/g", got {shown(data)}')
     return Size.parse(data)
-
-
-def _short(data: Any) -> str:
-    if isinstance(data, (dict, list)) and len(data) > 8:
-        return f'a {type(data).__name__} of {len(data)} items'
-    text = f'{type(data).__name__}' if isinstance(data, (dict, list)) else repr(data)
-    return text if len(text) <= 80 else text[:77] + '...'
