@@ -5,7 +5,7 @@ import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -44,8 +44,8 @@ def load(name: str) -> ZooEntry:
     """
     if name not in _files():
         near = difflib.get_close_matches(str(name), names(), 2)
-        raise ZooError(f'the zoo has no operator {name!r:.80}' + (f'; did you mean {" or ".join(near)}?' if near else '')
-                       + ' `syno-nni zoo list` shows all')
+        hint = f'; did you mean {" or ".join(near)}?' if near else ''
+        raise ZooError(f'the zoo has no operator {name!r:.80}{hint} `syno-nni zoo list` shows all')
     return _read(name)
 
 
@@ -56,13 +56,13 @@ def find(text: str) -> ZooEntry | None:
     return next((entry for name in names() if (entry := _read(name)).operator.id == text), None)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _files() -> dict[str, Any]:
     folder = resources.files(__package__) / 'operators'
     return {f.name.removesuffix('.json'): f for f in folder.iterdir() if f.name.endswith('.json')}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _read(name: str) -> ZooEntry:
     return parse_entry(_files()[name].read_text(encoding='utf-8'), f'{name}.json')
 
@@ -83,7 +83,8 @@ def parse_entry(text: str, where: str) -> ZooEntry:
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise ZooError(f'{where}: "format" must be a version number such as {FORMAT}, got {version!r:.40}')
     if version > FORMAT:
-        raise ZooError(f'{where}: format {version} is newer than {FORMAT}, the newest that this version reads; upgrade syno-nni')
+        raise ZooError(f'{where}: format {version} is newer than {FORMAT}, the newest that this version reads; '
+                       'upgrade syno-nni')
     for key in ('name', 'formula', 'family', 'source'):
         if not isinstance(data.get(key), str):
             raise ZooError(f'{where}: "{key}" must be text, got {data.get(key)!r:.40}')
@@ -96,4 +97,5 @@ def parse_entry(text: str, where: str) -> ZooEntry:
         raise ZooError(f'{where}: {error}') from None
     if data.get('id', operator.id) != operator.id:
         raise ZooError(f'{where}: the formula has id {operator.id}, and the file says {data["id"]!r:.40}')
-    return ZooEntry(data['name'], operator, data['family'], data['source'], str(data.get('citation', '')), tuple(published))
+    return ZooEntry(data['name'], operator, data['family'], data['source'], str(data.get('citation', '')),
+                    tuple(published))
