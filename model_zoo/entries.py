@@ -19,7 +19,7 @@ FORMAT = 1
 class ZooEntry:
     """An operator with its name, where it comes from, and what is known about it.
 
-    ``published`` holds numbers that others published (one mapping per backbone: accuracies and speedups as fractions and
+    ``published`` holds numbers that others published (one mapping per backbone: accuracies as fractions, speedups as
     ratios, MACs and params of the whole model); they were not measured here.
     """
 
