@@ -47,7 +47,7 @@ class SynthesizedLayer(nn.Module):
         Raises:
             GraphError: the input has another shape.
         """
-        _check_shape(x, self.plan, self.op.id)
+        _check_shape(x, self)
         return self.plan.program(x, list(self.weights))
 
     def fuse(self) -> FusedLayer:
@@ -72,17 +72,19 @@ class FusedLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As the layer that it came from."""
-        _check_shape(x, self.plan, self.name)
+        _check_shape(x, self)
         return self.plan.program(x, list(self.constants))
 
     def extra_repr(self) -> str:
         return self.name
 
 
-def _check_shape(x: Tensor, plan: Plan, name: str) -> None:
+def _check_shape(x: Tensor, layer: SynthesizedLayer | FusedLayer) -> None:
+    plan = layer.plan
     wanted = plan.program.shapes[0]
     free = int(plan.batch)
     if x.dim() != len(wanted) or tuple(x.shape[free:]) != wanted[free:]:
-        shown = ['any' if plan.batch else wanted[0], *wanted[1:]]
-        raise GraphError(f'operator {name} was built for inputs of shape {shown}, got {list(x.shape)}; build the layer '
-                         'for the sizes it will see')
+        name = layer.op.id if isinstance(layer, SynthesizedLayer) else layer.name
+        shown = ', '.join(['any' if plan.batch else str(wanted[0]), *map(str, wanted[1:])])
+        raise GraphError(f'operator {name} was built for inputs of shape [{shown}], got {list(x.shape)}; build the '
+                         'layer for the sizes it will see')

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 import syno_nni as sn
-from syno_nni.errors import GraphError
 from syno_nni.plan.optimize import plans
 
 from .published import NAMES, expected, facts, operator
