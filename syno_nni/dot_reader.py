@@ -7,6 +7,7 @@ weights and of each weight's dimensions is kept. Statements about layout (ranks,
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .errors import GraphError, SynoError, shown
@@ -23,7 +24,6 @@ _EDGE = re.compile(r'(\w+)\s*->\s*(\w+)\s*\[\s*label\s*=\s*"([^"]*)"[^\]]*\]\s*;
 _LAYOUT = re.compile(r'(?:node|edge|graph)\s*\[')
 _EDGE_LABEL = re.compile(r'([^()]*)(?:\((L|R)?->(L|R)?\))?')
 _TERMINAL_LABEL = re.compile(r'([^()]+)\(([0-9]{1,4})\)')
-_INPUT_NAME = re.compile(r'in_([0-9]+)_([0-9]+)')
 # edges in (tops) and out (bottoms)
 _DEGREES = {'Split': (1, 2), 'Unfold': (1, 2), 'Shift': (1, 1), 'Stride': (1, 1), 'Merge': (2, 1), 'Share': (2, 1),
             'Expand': (0, 1)}
@@ -109,13 +109,14 @@ class _Reader:
                 raise _error(f'reduction {shown(name)} is {shown(self.labels[name])}; only Sum is known')
         self.outputs = {name: Out(i, size) for i, (name, size) in enumerate(outputs)}
         self.sums = {name: Sum(i, self._single(self.in_edges, name).size) for name, i in self.reductions.items()}
-        self._check_primitives()
-        tensors: list[list[Coordinate]] = []
-        while terminals := self._terminals(f'in_{len(tensors)}'):
-            tensors.append([self._terminal_coordinate(name, size) for name, size in terminals])
-        if not tensors:
+        terminals: list[list[tuple[str, Size]]] = []
+        while found := self._terminals(f'in_{len(terminals)}'):
+            terminals.append(found)
+        if not terminals:
             raise _error('no input node such as in_0_0 [label="N(0)"]')
-        self._check_numbering(len(outputs), [len(t) for t in tensors])
+        self._check_numbering(name for dimensions in (outputs, *terminals) for name, _ in dimensions)
+        self._check_primitives()
+        tensors = [[self._terminal_coordinate(name, size) for name, size in dimensions] for dimensions in terminals]
         return Operator([s for _, s in outputs], [s.size for s in self.sums.values()], tensors[0], tensors[1:])
 
     def _terminals(self, prefix: str) -> list[tuple[str, Size]]:
@@ -134,9 +135,9 @@ class _Reader:
             raise _error(f'{name} is declared with size {size}, and its coordinate has size {coordinate.size}')
         return coordinate
 
-    def _check_numbering(self, outputs: int, ranks: list[int]) -> None:
+    def _check_numbering(self, terminals: Iterable[str]) -> None:
         """No terminal lies beyond a gap in the numbering, where it would be dropped silently."""
-        known = {f'out_{i}' for i in range(outputs)} | {f'in_{t}_{i}' for t, r in enumerate(ranks) for i in range(r)}
+        known = set(terminals)
         for name in self.labels:
             if name.startswith(('in_', 'out_')) and name not in known:
                 raise _error(f'tensors and dimensions are numbered from 0 without gaps; {shown(name)} is beyond a gap')

@@ -1,4 +1,4 @@
-"""Random operators for property tests: any legal graph over small sizes that are integers at the binding drawn with it."""
+"""Random operators for property tests: any legal graph, drawn with a binding where its sizes are small integers."""
 from __future__ import annotations
 
 import itertools
@@ -24,13 +24,13 @@ MAX_ELEMENTS = 4000  # of a tensor
 def bindings(draw: Draw) -> dict[str, int]:
     """Odd and even values, equal ones too; ``C_in/g``, ``C_out/(g*s)``, ``H/s`` and the like are integers."""
     s, g = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    return {'N': draw(st.integers(1, 2)), 'C_in': s * g * draw(st.integers(1, 2)), 'C_out': s * g * draw(st.integers(1, 2)),
-            'H': s * draw(st.integers(1, 3)), 'W': draw(st.integers(1, 5)), 'k_1': draw(st.integers(1, 4)),
-            'k_2': draw(st.sampled_from([2, 3, 5])), 's': s, 'g': g}
+    return {'N': draw(st.integers(1, 2)), 'C_in': s * g * draw(st.integers(1, 2)),
+            'C_out': s * g * draw(st.integers(1, 2)), 'H': s * draw(st.integers(1, 3)), 'W': draw(st.integers(1, 5)),
+            'k_1': draw(st.integers(1, 4)), 'k_2': draw(st.sampled_from([2, 3, 5])), 's': s, 'g': g}
 
 
-SIZES = [Size.parse(t) for t in ('N', 'C_in', 'C_out', 'H', 'W', 'k_1', 'k_2', 's', 'g', 'C_in/g', 'C_out/s', 'C_out/g/s',
-                                 'H/s', 's*H', 'k_1*s', '2', '3', 'C_in/s', 'C_out^2/g^2')]
+SIZES = [Size.parse(t) for t in ('N', 'C_in', 'C_out', 'H', 'W', 'k_1', 'k_2', 's', 'g', 'C_in/g', 'C_out/s',
+                                 'C_out/g/s', 'H/s', 's*H', 'k_1*s', '2', '3', 'C_in/s', 'C_out^2/g^2')]
 BLOCKS = [Size.parse(t) for t in ('s', 'g', 'C_in/g', 'C_out/g', 'C_out/s', 'H/s', 'k_1', '2', '3', 'H', 'C_in')]
 
 
@@ -69,7 +69,8 @@ class _Builder:
         elif kind == 'stride':
             new = [Stride(first, self.draw(st.sampled_from(BLOCKS[:2])))]
         else:
-            blocks = [b for b in BLOCKS if self.value(first.size / b).denominator == 1 and self.value(b).denominator == 1]
+            blocks = [b for b in BLOCKS
+                      if self.value(first.size / b).denominator == 1 and self.value(b).denominator == 1]
             block = self.draw(st.sampled_from(blocks or [first.size]))
             new = [MergeLeft(first, block), MergeRight(first, block)]
         merged = rest + new
@@ -140,7 +141,7 @@ def arrays(op: Operator, sizes: dict[str, int], seed: int = 0) -> list[np.ndarra
 
 
 def brute_force(op: Operator, tensors: Sequence[np.ndarray], sizes: dict[str, int]) -> np.ndarray:
-    """The operator in plain Python integers, one product after the other; shares nothing with the package's reference."""
+    """The operator in plain Python integers, one product after the other; shares no code with the reference."""
     out = np.zeros(op.output_shape(sizes))
     iterators = op.iterators()
     for point in itertools.product(*(range(it.size.value(sizes)) for it in iterators)):

@@ -21,7 +21,8 @@ from syno_nni.reference import read_mask
 
 from .operators import arrays, brute_force, isomorphic, networks, operators
 
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+quick = settings(max_examples=60, deadline=None,
+                 suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 @quick
@@ -75,7 +76,8 @@ def test_networks_with_one_form_are_isomorphic(a: Operator, b: Operator) -> None
         for order in itertools.permutations(range(len(op.reductions))):
             mapping = {s: Sum(order[s.index], s.size) for s in op.sums()}
             weights = [frozenset(substitute(c, mapping) for c in w) for w in op.weights]
-            found.add((tuple(sorted((order[s.index], str(s.size)) for s in op.sums())), frozenset(Counter(weights).items())))
+            sizes = tuple(sorted((order[s.index], str(s.size)) for s in op.sums()))
+            found.add((sizes, frozenset(Counter(weights).items())))
         return found
     assert (a == b) == bool(forms(a) & forms(b))
 
@@ -116,13 +118,14 @@ def test_permuted_weights_give_the_same_output(drawn: tuple[Operator, dict[str, 
     op, sizes = drawn
     x, *weights = arrays(op, sizes)
     turned = Operator(op.outputs, op.reductions, op.inputs, [w[::-1] for w in op.weights[::-1]])
-    np.testing.assert_allclose(turned.reference(x, [w.T for w in weights[::-1]], sizes), op.reference(x, weights, sizes),
-                               rtol=1e-12, atol=1e-12)
+    found = turned.reference(x, [w.T for w in weights[::-1]], sizes)
+    np.testing.assert_allclose(found, op.reference(x, weights, sizes), rtol=1e-12, atol=1e-12)
 
 
 @quick
 @given(st.data(), operators())
-def test_the_read_mask_is_what_the_output_depends_on(data: st.DataObject, drawn: tuple[Operator, dict[str, int]]) -> None:
+def test_the_read_mask_is_what_an_output_depends_on(
+        data: st.DataObject, drawn: tuple[Operator, dict[str, int]]) -> None:
     op, sizes = drawn
     position = tuple(data.draw(st.integers(0, n - 1)) for n in op.output_shape(sizes))
     x, *weights = (np.abs(a) for a in arrays(op, sizes))
