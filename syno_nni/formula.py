@@ -9,14 +9,13 @@ Names on the left and in ``sum`` introduce indices with their sizes; everything 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from itertools import chain, count
+from itertools import chain, count, islice
 from typing import TYPE_CHECKING
 
 from .errors import FormulaError, SizeError
 from .expr import Coordinate, Iterator, MergeLeft, MergeRight, Out, Shift, Split, Stride, Sum, Unfold
 from .legality import MAX_DEPTH
-from .size import Size
+from .size import MAX_NAME, Size
 
 if TYPE_CHECKING:
     from .operator import Operator
@@ -236,6 +235,9 @@ class _Parser:
             if name in self.index or name in _RESERVED:
                 self.position -= 1
                 raise self._fail('an index name that is not in use or reserved')
+            if len(name) > MAX_NAME:
+                self.position -= 1
+                raise self._fail(f'an index name of at most {MAX_NAME} characters')
             self._expect(':')
             size = self._size()
             self.index[name] = make(len(sizes), size)
@@ -327,8 +329,8 @@ class _Parser:
             return node
         if name not in self.index:
             self.position -= 1
-            known: Sequence[str] = sorted(self.index)
-            raise self._fail(f'one of the indices {", ".join(known) or "(none)"}')
+            known = ', '.join(islice(self.index, 12)) + ', ...' * (len(self.index) > 12)
+            raise self._fail(f'one of the indices {known or "(none)"}')
         return self.index[name]
 
     def _integer(self) -> int:

@@ -70,7 +70,7 @@ def from_dict(data: Any) -> Operator:
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise GraphError(f'operator: "format" must be a version number such as {FORMAT}, got {shown(version)}')
     if version > FORMAT:
-        raise GraphError(f'operator: format {version} is newer than format {FORMAT}, the newest that this version of '
+        raise GraphError(f'operator: format {shown(version)} is newer than format {FORMAT}, the newest that this version of '
                          f'syno-nni reads; upgrade syno-nni')
     if set(data) != set(_KEYS):
         raise GraphError(f'operator: wanted the keys {", ".join(_KEYS)}; got '
