@@ -94,7 +94,8 @@ def refuses_or_reads(read: Callable[[Any], Operator], data: Any) -> None:
 
 PIECES = ['out', 'in', 'sum', 'w1', 'w2', 'w', 'unfold(', 'shift(', 'stride(', '[', ']', '(', ')', ',', ':', '=',
           '*', '//', '/', '%', '^', '+', '-', 'n', 'o', 'h', 'c', 'N', 'C_in', 'H', 'g', 's', '0', '1', '2',
-          '64', '99999999999', ' ', 'n:N', 'h:H', 'c:C_in', 'n*H + h', 'h//s', 'h%s', '_', 'ü', '\ufeff', '\n', '\0', '.', '"']
+          '64', '99999999999', ' ', 'n:N', 'h:H', 'c:C_in', 'n*H + h', 'h//s', 'h%s', '_',
+          'ü', '\ufeff', '\n', '\0', '.', '"']
 
 
 @many
@@ -159,7 +160,8 @@ def test_mutated_files(seed: int, text: str) -> None:
 
 
 JUNK: list[Any] = [None, True, -1, 10 ** 30, 10 ** 5000, 1.5, float('nan'), float('inf'), '', 'N', 'out', b'N', [],
-                   {}, [[]], ['out', 0], ['sum', 0], ['shift', ['out', 0], 1], {'format': 1}, (), set(), object(), '9' * 5000]
+                   {}, [[]], ['out', 0], ['sum', 0], ['shift', ['out', 0], 1], {'format': 1}, (), set(),
+                   object(), '9' * 5000]
 
 
 def places(node: Any) -> list[tuple[Any, Any]]:
