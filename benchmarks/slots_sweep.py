@@ -25,6 +25,7 @@ from typing import Any
 import timm
 import torch
 
+from syno_nni import classics
 from syno_nni.errors import SynoError
 from syno_nni.operator import Operator
 from syno_nni.search_spaces.filled_slot import misfit
@@ -46,13 +47,6 @@ swin_tiny_patch4_window7_224 pvt_v2_b0 twins_svt_small crossvit_tiny_240 coat_li
 focalnet_tiny_srf mixer_s32_224 resmlp_12_224 gmlp_ti16_224
 """.split()
 
-# The convolution with g groups on maps, the depthwise one where layers keep each channel to itself, and the linear
-# layer with g groups on everything else.
-GROUPED_CONVOLUTION = ('out[n:N, o:C_out, h:H, w:H] = sum[c:C_in/g, i:k_1, j:k_1] '
-                       'in[n, (o//(C_out/g))*(C_in/g) + c, unfold(h, i), unfold(w, j)] * w1[o, c, i, j]')
-DEPTHWISE = ('out[n:N, x:C, h:H, w:H] = sum[i:k_1, j:k_1] in[n, x, unfold(h, i), unfold(w, j)] '
-             '* w1[x, i, j]')
-GROUPED_LINEAR = 'out[n:N, o:C_out] = sum[c:C_in/g] in[n, (o//(C_out/g))*(C_in/g) + c] * w1[o, c]'
 COLUMNS = ['model', 'input', 'layers', 'slots', 'kinds', 'slot_macs_share', 'g', 'macs', 'params', 'macs_after',
            'params_after', 'forward', 'backward', 'state_dict', 'export', 'excluded', 'error', 'seconds']
 
@@ -71,9 +65,7 @@ def sweep_one(name: str, export: bool = True) -> dict[str, Any]:
         slots, excluded = find_slots(model, x)
         describe(row, model, slots, excluded)
         result = retrofit(model, fillings(slots), x, slots=slots)
-        row['macs_after'] = row['macs'] - sum(s.macs for s in slots) + sum(
-            filled.op.macs(filled.sizes) * s.calls for s, filled in
-            ((s, result.get_submodule(s.name)) for s in slots))
+        row['macs_after'] = row['macs'] + sum(result.get_submodule(s.name).macs * s.calls - s.macs for s in slots)
         row['params_after'] = sum(p.numel() for p in result.parameters())
         check_steps(row, model, result, x, export)
     except Exception as error:  # a failure is a result
@@ -96,7 +88,7 @@ def describe(row: dict[str, Any], model: torch.nn.Module, slots: list[Slot], exc
 
 def fillings(slots: list[Slot]) -> dict[str, Operator]:
     """A classic operator for every slot, by its kind."""
-    convolution, depthwise, linear = (Operator.parse(t) for t in (GROUPED_CONVOLUTION, DEPTHWISE, GROUPED_LINEAR))
+    convolution, depthwise, linear = classics.grouped_conv2d(), classics.depthwise(), classics.grouped_linear()
 
     def choose(slot: Slot) -> Operator:
         if slot.kind == 'depthwise' and not misfit(depthwise, slot):

@@ -52,6 +52,11 @@ class FilledSlot(nn.Module):
         self.bias = nn.Parameter(torch.zeros(self.out_channels)) if bias else None
 
     @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one call of the operator, per sample."""
+        return self.op.macs(self.layer.sizes)
+
+    @property
     def in_features(self) -> int:
         return self.in_channels
 

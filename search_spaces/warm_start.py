@@ -32,6 +32,8 @@ ITERATIONS = 24
 DAMPING = 1e-4
 """Ridge penalty on activations, relative to the mean curvature: keeps directions that the data lack small."""
 ROUNDING = 1e-11
+SLOW = 1e-3
+"""Conjugate gradients end when three steps together gain less than this part of the error."""
 _SMALL_MAP = 8
 
 
@@ -124,7 +126,7 @@ def fit_weights(apply: FilledSlot, slot: FilledSlot, x: Tensor, target: Tensor, 
         before = error
         for name in values:
             values[name], residual = _least_squares(lambda w, name=name: run(name, w), values[name], target,
-                                                    iterations if len(values) > 1 else 4 * iterations, damping)
+                                                    iterations, damping)
             error = residual / scale
         if before - error < 1e-5:
             break
@@ -177,7 +179,7 @@ def _least_squares(run: Callable[[Tensor], Tensor], weight: Tensor, target: Tens
         origin = run(torch.zeros_like(weight))
         residual = target - output.detach()
         start = w = weight.detach()
-        error = at_start = residual.square().sum()
+        at_start = residual.square().sum()
     # Gradients below this are rounding errors: steps along them would lead away.
     enough = ROUNDING * transposed(target - origin).square().sum()
     gradient = transposed(residual)
@@ -187,14 +189,16 @@ def _least_squares(run: Callable[[Tensor], Tensor], weight: Tensor, target: Tens
         ridge = damping * curvature
         direction = gradient = gradient - ridge * w
         norm = gradient.square().sum()
+    errors = [at_start]
     for _ in range(iterations):
-        if norm <= enough:
+        if norm <= enough or (len(errors) > 3 and errors[-4] - errors[-1] < SLOW * errors[-4]):
             break
         with torch.no_grad():
             moved = run(direction) - origin
             step = norm / (moved.square().sum() + ridge * direction.square().sum())
             w = w + step * direction
             residual = residual - step * moved
+            errors.append(residual.square().sum())
         gradient = transposed(residual)
         with torch.no_grad():
             gradient = gradient - ridge * w
