@@ -159,13 +159,17 @@ class EvaluationConfig(_Section):
 
 
 class LatencyConfig(_Section):
-    """How latency is measured: runtime, CPU threads, batch and image size (None: the data's), timed ``repeats``."""
-    runtime: Literal['eager', 'compile', 'onnxruntime', 'openvino'] = 'eager'
+    """How latency is measured: runtime, CPU threads, batch and image size (None: the data's), and for how long.
+
+    Candidate and original take turns for ``seconds``, at least ``minRounds`` times, after ``warmup`` calls of each.
+    """
+    runtime: Literal['eager'] = 'eager'
     threads: Count = 1
     batch_size: Count = 1
     image_size: Count | None = None
-    warmup: Whole = 5
-    repeats: Count = 30
+    warmup: Count = 5
+    min_rounds: Count = 15
+    seconds: Positive = 2.0
 
 
 class ObjectiveConfig(_Section):
