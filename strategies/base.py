@@ -28,6 +28,7 @@ from nni.nas.strategy import Strategy
 
 from syno_nni.errors import EngineError, SpaceError
 from syno_nni.nas.mutable import KEEP, OperatorChoice
+from syno_nni.nas.signals import shielded
 from syno_nni.records import Abandoned, Error, ErrorKind, Intermediate, Record
 from syno_nni.run_state import BASELINE, RunState
 
@@ -257,7 +258,7 @@ class SynoStrategy(Strategy):
 
     def _submit(self, candidate: Candidate) -> None:
         model = self.model_space.freeze(dict(candidate.sample))
-        with self._lock:
+        with self._lock, shielded():
             attempt = self._attempts[candidate.number] = self._attempts.get(candidate.number, 0) + 1
             self._append(candidate.submitted(attempt, self.seed))
             self._flights[model] = _Flight(candidate, time.monotonic())
@@ -331,8 +332,9 @@ class SynoStrategy(Strategy):
 
     def _conclude(self, outcome: Outcome) -> None:
         """Record an outcome, then take it in."""
-        self._append(outcome.record())
-        self._learn(outcome)
+        with shielded():
+            self._append(outcome.record())
+            self._learn(outcome)
         self._changed.notify_all()
 
     def _learn(self, outcome: Outcome) -> None:
@@ -345,7 +347,8 @@ class SynoStrategy(Strategy):
 
     def _append(self, record: Record) -> None:
         if self.journal is not None:
-            self.journal.append(record)
+            with shielded():
+                self.journal.append(record)
 
     @contextmanager
     def _guarding(self) -> Iterator[None]:

@@ -20,7 +20,8 @@ from syno_nni.run_state import BASELINE, RunState
 from .evaluator import OperatorEvaluator
 from .flat_space import FlatModelSpace
 from .manager import check_port
-from .nni_experiment import interruptible, make_experiment, run_experiment
+from .nni_experiment import make_experiment, run_experiment
+from .signals import interruptible
 from .slot import ModelSpace
 
 if TYPE_CHECKING:

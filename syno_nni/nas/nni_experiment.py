@@ -2,13 +2,9 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import TimeoutExpired
-from types import FrameType
 from typing import Any
 
 import nni.nas.execution.training_service as training_service
@@ -28,6 +24,7 @@ from syno_nni.errors import EngineError
 from .channel import SteadyCommandChannel
 from .flat_space import FlatModelSpace
 from .manager import check_port, end_process_tree, manager_environment, trial_interpreter
+from .signals import interruptible, shielded
 from .slot import ModelSpace
 
 _log = logging.getLogger(__name__)
@@ -112,7 +109,8 @@ def make_experiment(space: ModelSpace, evaluator: Evaluator, strategy: Strategy,
         trials: how many trials the web UI should expect.
     """
     sequential = config.engine == 'sequential'
-    nni_config = NasExperimentConfig('sequential' if sequential else 'ts', 'simplified', None if sequential else 'local')
+    engine, service = ('sequential', None) if sequential else ('ts', 'local')
+    nni_config = NasExperimentConfig(engine, 'simplified', service)
     nni_config.experiment_name = config.experiment_name
     nni_config.experiment_working_directory = str(working_directory.absolute())
     nni_config.trial_concurrency = 1 if sequential else config.trial_concurrency
@@ -156,37 +154,5 @@ def run_experiment(experiment: SynoExperiment, port: int,
             raise EngineError(f'NNI cannot run the experiment: {type(error).__name__}: {error}; its log is in '
                               f'{experiment.config.experiment_working_directory}') from error
         finally:
-            with _uninterrupted():
+            with shielded():
                 experiment.stop()
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM like SIGINT: NNI's engines treat a KeyboardInterrupt as the user's wish, and all else as a failure."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold back signals while things are being stopped; stopping is bounded in time."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

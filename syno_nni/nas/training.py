@@ -4,7 +4,9 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import signal
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,7 +94,8 @@ def fit(model: nn.Module, recipe: EvaluationConfig, train: Dataset, val: Dataset
             module, trainer,
             train_dataloaders=DataLoader(train, batch_size=batch_size, shuffle=True, generator=order),
             val_dataloaders=DataLoader(val, batch_size=4 * batch_size))
-        evaluator.evaluate(model)
+        with _plain_interrupts():
+            evaluator.evaluate(model)
         return {'accuracy': module.validation_accuracy(), 'loss': module.validation_loss()}
 
 
@@ -107,6 +110,21 @@ def accuracy(model: nn.Module, data: Dataset, batch_size: int = 256) -> float:
         total += len(y)
     model.train(training)
     return right / total
+
+
+@contextmanager
+def _plain_interrupts() -> Iterator[None]:
+    """Lightning turns a KeyboardInterrupt into an exit of the process and ignores all later ones; NNI would take that
+    exit for a failure of the trial and go on."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as exit:
+        raise KeyboardInterrupt from exit
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager

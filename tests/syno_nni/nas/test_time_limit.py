@@ -1,12 +1,14 @@
-"""The time limit."""
+"""Time limits and interrupts."""
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
 
 import pytest
 
+from syno_nni.nas.signals import interruptible, shielded
 from syno_nni.nas.time_limit import TrialTimeout, time_limit
 
 
@@ -39,3 +41,21 @@ def test_another_thread_is_not_limited() -> None:
     thread.start()
     thread.join()
     assert done.is_set()
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM], ids=str)
+def test_interrupts_wait_for_what_belongs_together(number: signal.Signals) -> None:
+    before, done = signal.getsignal(number), []
+    with pytest.raises(KeyboardInterrupt, match=number.name), interruptible():
+        with shielded():
+            with shielded():
+                os.kill(os.getpid(), number)
+                time.sleep(0.05)
+                done.append('inner')
+            done.append('outer')
+        done.append('too far')
+    assert done == ['inner', 'outer']
+    assert signal.getsignal(number) is before
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        os.kill(os.getpid(), number)
+        time.sleep(0.05)

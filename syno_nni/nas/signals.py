@@ -1,0 +1,55 @@
+"""SIGINT and SIGTERM end a search by a KeyboardInterrupt, but never between two steps that belong together."""
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_depth = 0
+_pending: int | None = None
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """In the block SIGTERM does what SIGINT does. NNI's engines treat a KeyboardInterrupt as the user's wish, and any
+    other exception as a failure of the trial. Outside the main thread nothing changes."""
+    if not _in_main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Within :func:`interruptible`, hold interrupts back until the end of the block."""
+    global _depth, _pending
+    if not _in_main_thread():
+        yield
+        return
+    _depth += 1
+    try:
+        yield
+    finally:
+        _depth -= 1
+        if _depth == 0 and _pending is not None:
+            number, _pending = _pending, None
+            raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _pending
+    if _depth:
+        _pending = number
+    else:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
