@@ -1,1 +1,1 @@
-"""The `syno-nni` command line: one module per command."""
+"""The `syno-nni` command line: :mod:`.main` and one module per command."""

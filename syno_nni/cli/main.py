@@ -1,0 +1,62 @@
+"""`syno-nni`: parses arguments, runs a command, turns errors into one line and an exit status.
+
+Exit status: 0 success, 1 a :class:`SynoError` (one line on stderr), 2 wrong usage, 130 interrupted.
+"""
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from syno_nni import __version__
+from syno_nni.errors import SynoError
+from syno_nni.text import one_line
+
+from . import report, resume, search, show, slots, zoo
+
+COMMANDS = (search, resume, report, show, slots, zoo)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that ``argv`` (``sys.argv[1:]`` by default) names; return the exit status."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.DEBUG if args.debug else logging.WARNING, stream=sys.stderr,
+                        format='%(levelname)s: %(message)s')
+    try:
+        status = args.run(args)
+        sys.stdout.flush()
+        return status
+    except SynoError as error:
+        if args.debug:
+            raise
+        print(f'error: {one_line(error)}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        print('interrupted', file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`). Point stdout elsewhere, or Python complains on exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands. Each command sets ``run``, a function of the parsed arguments."""
+    parser = argparse.ArgumentParser(
+        prog='syno-nni', description='Neural operator synthesis for NNI: search new operators for a timm model, '
+        'measured on this machine.')
+    parser.add_argument('--version', action='version', version=f'syno-nni {__version__}')
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument('--debug', action='store_true', help='show tracebacks and log details')
+    commands = parser.add_subparsers(metavar='COMMAND', required=True)
+    for command in COMMANDS:
+        command.add_parser(commands, common)
+    return parser
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""What a search shows while it runs: a bar, and a line for every outcome."""
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from syno_nni.records import Finished, Record, Submitted
+from syno_nni.run_state import BASELINE, Candidate, RunState
+from syno_nni.text import one_line, shorten
+
+_WIDTH = 118
+
+
+class Progress:
+    """A journal listener that draws a tqdm bar on stderr and writes lines to stdout. Use as a context manager."""
+
+    def __init__(self, total: int) -> None:
+        from tqdm import tqdm
+        # To a file or a pipe, lines are enough.
+        self._bar = tqdm(total=total, desc='search', unit='operator', leave=False, dynamic_ncols=True,
+                         disable=not sys.stderr.isatty(), smoothing=0.1)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._bar.close()
+
+    def __call__(self, record: Record, state: RunState) -> None:
+        if isinstance(record, Submitted):
+            self._show(state)
+        elif isinstance(record, Finished):
+            self.tell(outcome_line(state.candidates[record.id], self._bar.total))
+            self._show(state)
+
+    def tell(self, line: str) -> None:
+        """Write a line to stdout without disturbing the bar."""
+        with self._bar.external_write_mode():
+            print(line, flush=True)
+
+    def _show(self, state: RunState) -> None:
+        self._bar.n = len(state.succeeded) + len(state.failed)
+        if state.best is not None:
+            self._bar.set_postfix_str(f'best {state.best.metrics.get("default", 0):.3f}', refresh=False)
+        self._bar.refresh()
+
+
+def outcome_line(candidate: Candidate, total: int) -> str:
+    """One line: number, accuracy, latency, speedup and the formula, shortened; or why it failed."""
+    what = 'original' if candidate.id == BASELINE else f'{candidate.number:3d}/{total}'
+    if candidate.status == 'failed':
+        reason = f'{candidate.error.kind}: {one_line(candidate.error.message)}' if candidate.error else ''
+        return shorten(f'{what:>8}  failed, {reason}', _WIDTH)
+    m = candidate.metrics
+    numbers = [f'acc {100 * m["accuracy"]:5.1f} %'] if 'accuracy' in m else []
+    numbers += [f'{m["latency_ms"]:7.2f} ms'] if 'latency_ms' in m else []
+    numbers += [f'{m["speedup"]:5.2f}x'] if 'speedup' in m else []
+    line = f'{what:>8}  {"  ".join(numbers)}'
+    return line if candidate.id == BASELINE else f'{line}  {shorten(candidate.formula, _WIDTH - len(line) - 2)}'

@@ -1,0 +1,28 @@
+"""`syno-nni report`: make the tables and plots of a run anew, also while it goes on."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from syno_nni.run_directory import load_run
+
+from .arguments import SubParsers
+
+
+def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
+    """Add the command."""
+    parser = commands.add_parser('report', parents=[common], help='make the report of a run anew',
+                                 description='Make the report of a run (report.html, report.txt, plots) from its '
+                                 'journal, also while the run goes on.')
+    parser.add_argument('run_dir', type=Path, metavar='RUN_DIR')
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from syno_nni.report import text_report, write_report
+    state = load_run(args.run_dir)
+    paths = write_report(state, args.run_dir)
+    print(text_report(state, args.run_dir))
+    print('Written:', ', '.join(path.name for path in paths))
+    return 0

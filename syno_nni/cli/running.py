@@ -1,0 +1,37 @@
+"""How `search` and `resume` carry a run through to its report."""
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from syno_nni.config import SearchConfig
+from syno_nni.report import text_report, write_report
+from syno_nni.run_directory import load_run
+from syno_nni.run_state import RunState
+
+from .progress import Progress
+
+
+def carry_out(config: SearchConfig, run_dir: Path, *, resume: bool) -> int:
+    """Run the search with progress on the terminal, then report; return the exit status.
+
+    An interrupted search is reported too, and says how to go on.
+    """
+    from syno_nni.nas.experiment import run_search
+    with Progress(config.max_trial_number) as progress:
+        progress.tell(f'run directory: {run_dir}')
+        try:
+            state = run_search(config, run_dir, resume=resume, listener=progress, tell=progress.tell)
+        except KeyboardInterrupt:
+            state, status = load_run(run_dir), 130
+        else:
+            status = 0
+    _report(state, run_dir)
+    if status:
+        print('interrupted; everything that finished is recorded', file=sys.stderr)
+    return status
+
+
+def _report(state: RunState, run_dir: Path) -> None:
+    write_report(state, run_dir)
+    print(f'\n{text_report(state, run_dir)}')

@@ -1,0 +1,34 @@
+"""`syno-nni search`: search by an experiment file."""
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from syno_nni.config import load_config
+from syno_nni.run_directory import new_run_directory
+
+from .arguments import SubParsers, add_run_options, with_run_options
+
+
+def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        'search', parents=[common], help='search operators by an experiment file',
+        description='Search operators by an experiment file; without one, for a small ResNet on scikit-learn digits.')
+    parser.add_argument('config', nargs='?', metavar='CONFIG.yml', help='experiment file (default: the packaged '
+                        'quickstart; --dry-run prints it)')
+    parser.add_argument('--run-dir', type=Path, metavar='DIR', help='new directory for the journal and the report '
+                        '(default: runs/<name>-<date>-<time>)')
+    parser.add_argument('--dry-run', action='store_true', help='print the resolved experiment file and stop')
+    add_run_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    config = with_run_options(load_config(args.config), args)
+    if args.dry_run:
+        print(config.to_yaml(), end='')
+        return 0
+    from .running import carry_out
+    return carry_out(config, args.run_dir or new_run_directory(config), resume=False)

@@ -1,0 +1,91 @@
+"""`syno-nni show`: print what an operator is, and draw it on request."""
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from syno_nni.errors import GraphError, SizeError
+from syno_nni.operator import Operator
+from syno_nni.text import quantity
+
+from .arguments import SubParsers, binding
+
+EXAMPLE_SIZES = {'N': 1, 'C_in': 64, 'C_out': 64, 'C': 64, 'H': 56, 'W': 56, 'L': 56, 'T': 196, 'k_1': 3, 'k_2': 7,
+                 's': 2, 'g': 32}
+"""Sizes for whatever ``--sizes`` leaves open: a 3x3 layer of ResNet-18's first stage."""
+
+
+def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        'show', parents=[common], help='print an operator: formula, shapes, MACs, params, graph',
+        description='Print an operator, given as a formula, the id of a candidate, or a name of the model zoo or of a '
+        'classic layer (conv2d, ...).')
+    parser.add_argument('operator', metavar='FORMULA|ID|NAME')
+    parser.add_argument('--sizes', type=binding, default={}, metavar='C_in=64,H=56,...',
+                        help='sizes of the variables (default: those of a ResNet-18 layer)')
+    parser.add_argument('--graph', type=Path, metavar='FILE', help='draw it into a .svg, .png, .pdf, .dot or .txt file')
+    parser.add_argument('--run-dir', type=Path, metavar='DIR', help='where to look an id up (default: all in runs/)')
+    parser.add_argument('--json', action='store_true', help='print it as JSON')
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from .find_operator import find_operator
+    operator, source = find_operator(args.operator, args.run_dir)
+    facts = describe(operator, args.sizes, source)
+    if args.json:
+        print(json.dumps(facts | {'operator': operator.to_dict()}, indent=2))
+    else:
+        print(_text(facts))
+    if args.graph is not None:
+        _draw(operator, args.graph)
+    return 0
+
+
+def describe(operator: Operator, sizes: Mapping[str, int], source: str = '') -> dict[str, Any]:
+    """What there is to know about an operator at ``sizes``, filled up from :data:`EXAMPLE_SIZES`, as plain data.
+
+    Raises:
+        SizeError: ``sizes`` has a variable that the operator lacks, or the operator has no shape at these sizes.
+    """
+    wanted = sorted(operator.variables, key=[*EXAMPLE_SIZES, *sorted(operator.variables)].index)
+    unknown = sorted(set(sizes) - set(wanted))
+    if unknown:
+        raise SizeError(f'--sizes: the operator has no variable {unknown[0]}; it has {", ".join(wanted)}')
+    missing = [v for v in wanted if v not in sizes and v not in EXAMPLE_SIZES]
+    if missing:
+        raise SizeError(f'--sizes: no size for {", ".join(missing)}; add {missing[0]}=NUMBER')
+    at = {v: sizes.get(v, EXAMPLE_SIZES.get(v, 0)) for v in wanted}
+    return {'id': operator.id, 'source': source, 'formula': str(operator), 'sizes': at,
+            'input': list(operator.input_shape(at)), 'output': list(operator.output_shape(at)),
+            'weights': [list(shape) for shape in operator.weight_shapes(at)],
+            'macs': operator.macs(at), 'params': operator.params(at)}
+
+
+def _text(facts: Mapping[str, Any]) -> str:
+    lines = [facts['formula'], '', f'id       {facts["id"]}']
+    if facts['source']:
+        lines.append(f'from     {facts["source"]}')
+    lines += [f'sizes    {" ".join(f"{v}={n}" for v, n in facts["sizes"].items())}',
+              f'input    {_shape(facts["input"])}', f'output   {_shape(facts["output"])}']
+    lines += [f'w{i:<7} {_shape(shape)}' for i, shape in enumerate(facts['weights'], 1)]
+    lines += [f'MACs     {quantity(facts["macs"])} ({facts["macs"]})',
+              f'params   {quantity(facts["params"])} ({facts["params"]})']
+    return '\n'.join(lines)
+
+
+def _shape(shape: list[int]) -> str:
+    return ' x '.join(map(str, shape))
+
+
+def _draw(operator: Operator, path: Path) -> None:
+    from syno_nni.draw import draw
+    try:
+        print(f'graph    {draw(operator, path)}')
+    except OSError as error:
+        raise GraphError(f'cannot write the graph {path}: {error.strerror or error}') from None
