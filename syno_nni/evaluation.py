@@ -212,6 +212,27 @@ class Search:
         """The cut after undoing, as far as nothing grows, what mixes a private reduction with something else."""
         return self.labels(self._exposed(self.cut(labels), _mask(private)))
 
+    def exposed_pair(self, left: Iterable[Coordinate], right: Iterable[Coordinate],
+                     private: Iterable[Sum]) -> tuple[frozenset[Coordinate], frozenset[Coordinate]]:
+        """`exposed` for two tensors about to be contracted: what both have is undone in both.
+
+        The halves of a Merge that lie in different tensors are left alone: they meet in the product.
+        """
+        a, b = self.cut(left), self.cut(right)
+        mask = _mask(private)
+        while True:
+            for label in a | b:
+                if not self.leaves[label] & mask or self._pure(label, mask):
+                    continue
+                sides = [side for side in (a, b) if label in side]
+                others = [side for side in (a, b) if label not in side]
+                alone = not any(self._reductions(side) & self.leaves[label] & mask for side in others)
+                if alone and all(self._free(side, label) for side in sides):
+                    a, b = (self._explode(side, label) if label in side else side for side in (a, b))
+                    break
+            else:
+                return self.labels(a), self.labels(b)
+
     def opened(self, labels: Iterable[Coordinate], reduction: Sum, private: Iterable[Sum]) -> frozenset[Coordinate]:
         """The cut after undoing what mixes a private reduction with something else, whatever it grows to."""
         return self.labels(self._opened(self.cut(labels), reduction.index, _mask(private)))

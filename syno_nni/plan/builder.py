@@ -67,6 +67,10 @@ class Builder:
         """The shape with -1 for the dimension that holds the batch."""
         return tuple(-1 if self.op.batch in dim else math.prod(map(extent, dim)) for dim in dims)
 
+    def shape_of(self, register: int) -> tuple[int, ...]:
+        """The shape of a register at the binding's batch size."""
+        return self.shapes[register] if register < len(self.shapes) else self.steps[register - len(self.shapes)].shape
+
     def load(self, tensor: int) -> Value:
         """The input (0) or a weight, without its dimensions of one element."""
         labels = (self.op.inputs, *self.op.weights)[tensor]

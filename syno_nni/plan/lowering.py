@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ..evaluation import Order, Search
-from ..expr import Coordinate, Iterator, Out, Split, Sum, Unfold
+from ..expr import Coordinate, Iterator, MergeLeft, MergeRight, Out, Shift, Split, Sum, Unfold, sibling
+from ..size import Size
 from .builder import Builder, Value
 from .concrete import ConcreteOperator, Zero, extent
 from .program import Program
@@ -40,14 +41,13 @@ class _Tap(Iterator):
 
 @dataclass
 class Partial:
-    """A program under construction: its builder, the tensors that are left, and what is known about the scale."""
+    """A program under construction: its builder, the tensors that are left, what is summed."""
     builder: Builder
     values: dict[int, Value]  # by the original tensors they depend on, as a bit set
     summed: int = 1           # the extents of all coordinates summed so far
-    scale: Fraction = Fraction(1)
 
     def fork(self) -> Partial:
-        return Partial(self.builder.fork(), dict(self.values), self.summed, self.scale)
+        return Partial(self.builder.fork(), dict(self.values), self.summed)
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,33 @@ class _Axis:
     label: Unfold
     parts: tuple[Coordinate, ...]
     kept: bool  # the window is not summed in the stage
+
+    @property
+    def result(self) -> Coordinate:
+        return self.label.left
+
+
+@dataclass(frozen=True)
+class _Cycle:
+    """A cyclic spatial axis of two taps, from ``shift(l*B + r, offset)`` with r summed.
+
+    The data has its high digits (``label``), the weight its low digit (``digit``): element l of the result reads l and
+    l + 1 (and the offset's high digits further on, cyclically), each with the low digits that do not carry or do.
+    """
+    label: MergeLeft
+    digit: MergeRight
+
+    @property
+    def shift(self) -> Shift:
+        return self.label.of  # type: ignore[return-value]  # see `Lowering._cycles`
+
+    @property
+    def result(self) -> Coordinate:
+        return self.shift.of.left  # type: ignore[attr-defined]
+
+    @property
+    def reduction(self) -> Coordinate:
+        return self.shift.of.right  # type: ignore[attr-defined]
 
 
 class Lowering:
@@ -85,8 +112,23 @@ class Lowering:
             return self._reduce(partial, stage.operands[0], stage.summed, used)
         data, weight = sorted(stage.operands, key=lambda mask: -(mask & 1))
         if data & 1:
-            return list(self._contract(partial, data, weight, _sums(stage.summed), used))
+            wanted = _sums(stage.summed)
+            ways = list(self._contract(partial, data, weight, wanted, used))
+            early = self._shifted(partial, data)
+            return ways + (list(self._contract(early, data, weight, wanted, used)) if early else [])
         return self._combine(partial, data, weight, used)
+
+    def _shifted(self, partial: Partial, mask: int) -> Partial | None:
+        """The same with the cyclic shifts of one tensor done now, where that is where they would go on lying."""
+        value = partial.values[mask]
+        shifts = [label for label in value.labels if isinstance(label, Shift)]
+        if not shifts:
+            return None
+        partial = partial.fork()
+        for label in shifts:
+            value = partial.builder.undo(value, label)
+        partial.values[mask] = value
+        return partial
 
     def finish(self, partial: Partial) -> tuple[Program, Fraction]:
         """The program, and the factor by which its result is still to be multiplied."""
@@ -110,7 +152,7 @@ class Lowering:
                 register = builder.emit('expand', [value.register], [builder.free_shape(full)], builder.shape(full))
                 value = Value(register, full)
         everything = math.prod(map(extent, (Sum(0, s) for s in self.op.reductions)))
-        factor = partial.scale * Fraction(everything, partial.summed)
+        factor = Fraction(everything, partial.summed)
         if factor != 1 and not self.op.weights:
             register = builder.emit('scale', [value.register], [float(factor)], builder.shape(value.dims))
             value, factor = Value(register, value.dims), Fraction(1)
@@ -159,19 +201,23 @@ class Lowering:
         return [partial]
 
     def _box(self, partial: Partial, value: Value, axis: _Axis) -> Value:
-        """A sum over a window: the mean by pooling; the size of the window goes into the scale."""
+        """A sum over a window."""
         builder = partial.builder
-        at = value.labels.index(axis.label)
-        before, after = value.labels[:at], value.labels[at + 1:]
-        value = builder.arrange(value, (before, (axis.label,), after))
-        window, length = extent(axis.label.right), extent(axis.label)
-        dims = (before, (axis.label.left,), after)
+        labels = list(value.labels)
+        if self.op.batch in labels:
+            labels.remove(self.op.batch)
+        at = labels.index(axis.label)
+        batch = (self.op.batch,) if self.op.batch else ()
+        before, after = tuple(labels[:at]), tuple(labels[at + 1:])
+        value = builder.arrange(value, (batch, before, (axis.label,), after))
+        window = extent(axis.label.right)
+        dims = (batch, before, (axis.label.left,), after)
         shape = list(builder.shape(dims))
-        shape[1] = length + 2 * (window // 2) - window + 1
-        register = builder.emit('box', [value.register], [0, window, window // 2], shape)
-        if shape[1] != length:
-            register = builder.emit('narrow', [register], [1, 0, length], builder.shape(dims))
-        partial.scale *= window
+        longer = int(window % 2 == 0)
+        shape[2] += longer
+        register = builder.emit('box', [value.register], [window], shape)
+        if longer:
+            register = builder.emit('narrow', [register], [2, 0, shape[2] - 1], builder.shape(dims))
         partial.summed *= window
         return Value(register, dims)
 
@@ -180,25 +226,42 @@ class Lowering:
         value, kernel = partial.values[data], partial.values[weight]
         left, right = self.search.compatible(value.labels, kernel.labels)
         private = _sums([*value.labels, *kernel.labels]) - used
-        # What one side alone mixes can be undone there; what both mix has to meet first.
-        lone = private - _sums(right), private - _sums(left)
-        left, right = self.search.exposed(left, lone[0]), self.search.exposed(right, lone[1])
-        for reduction in sorted(wanted & lone[0], key=lambda r: r.index):
+        left, right = self.search.exposed_pair(left, right, private)
+        alone = private - _sums(right)
+        for reduction in sorted(wanted & alone, key=lambda r: r.index):
             left = self.search.opened(left, reduction, private)
         summed = {label for label in left | right if self.search.pure(label, private)}
+        cycles = self._cycles(left, right, private)
+        if cycles:
+            yield from self._staged(partial, data, weight, (left, right), summed, private, cycles)
+        yield from self._staged(partial, data, weight, (left, right), summed, private)
+
+    def _staged(self, partial: Partial, data: int, weight: int, targets: tuple[frozenset[Coordinate], ...],
+                summed: set[Coordinate], private: set[Sum], cycles: Sequence[_Cycle] = ()) -> Iter[Partial]:
+        value, kernel = partial.values[data], partial.values[weight]
+        left, right = targets
         for shear in ('late', 'one_hot', 'windows'):
             way = partial.fork()
             del way.values[data], way.values[weight]
             axes: list[_Axis] = []
             builder = way.builder
             opened = self._approach(builder, value, left, axes, right, summed, shear != 'windows')
-            stage = _Stage(self, way, opened, self._approach(builder, kernel, right), axes, summed, shear)
+            if any(cycle.label not in opened.labels for cycle in cycles):
+                return  # it is under the window of another axis
+            stage = _Stage(self, way, opened, self._approach(builder, kernel, right), axes, summed, shear, cycles)
             for done, result in stage.ways():
-                done.summed *= math.prod(map(extent, summed))
+                done.summed *= math.prod(map(extent, [*summed, *(cycle.reduction for cycle in cycles)]))
                 done.values[data | weight] = self._settle(done, result, private)
                 yield done
             if not any(axis.kept for axis in axes):
                 break
+
+    def _cycles(self, left: Iterable[Coordinate], right: Iterable[Coordinate], private: set[Sum]) -> list[_Cycle]:
+        """The halves of a Merge, one in the data and one in the weight, that meet in a cyclic axis."""
+        right = frozenset(right)
+        return [_Cycle(label, sibling(label)) for label in left
+                if isinstance(label, MergeLeft) and sibling(label) in right and label not in right
+                and _digit_shift(label) and self.search.pure(label.of.of.right, private)]
 
     # views
     def _approach(self, builder: Builder, value: Value, targets: frozenset[Coordinate],
@@ -238,6 +301,17 @@ class Lowering:
         """Sums what has become a reduction of its own, such as after the halves of a Merge have met."""
         builder = partial.builder
         live = private & _sums(value.labels)
+        for label in value.labels:
+            if isinstance(label, MergeLeft) and sibling(label) in value.labels and _digit_shift(label) and (
+                    self.search.pure(label.of.of.right, live)):
+                value = builder.alone(value, label, sibling(label))
+                at = value.dim(sibling(label))
+                dims = tuple(dim for n, dim in enumerate(value.dims) if n != at)
+                arguments = (at, value.dim(label), label.of.offset)
+                value = Value(builder.emit('digit_sum', [value.register], arguments, builder.shape(dims)), dims)
+                value = value.relabelled(label, label.of.of.left)
+                partial.summed *= extent(label.of.of.right)
+        live = private & _sums(value.labels)
         value = self._approach(builder, value, self.search.exposed(value.labels, live))
         gone = [label for label in value.labels if self.search.pure(label, live)]
         partial.summed *= math.prod(map(extent, gone))
@@ -248,14 +322,14 @@ class _Stage:
     """One contraction of data and weight, whose coordinates are ready: the library calls that can do it."""
 
     def __init__(self, lowering: Lowering, partial: Partial, value: Value, kernel: Value, axes: Sequence[_Axis],
-                 summed: set[Coordinate], shear: str) -> None:
+                 summed: set[Coordinate], shear: str, cycles: Sequence[_Cycle] = ()) -> None:
         self.lowering, self.partial, self.value, self.shear = lowering, partial, value, shear
         builder = partial.builder
         late = [axis for axis in axes if axis.kept and shear == 'late']
         self.late = late
         self.axes = [axis for axis in axes if axis not in late]
-        inside = {axis.label: axis for axis in self.axes}
-        windows = {part for axis in axes for part in axis.parts}
+        inside: dict[Coordinate, _Axis | _Cycle] = {axis.label: axis for axis in (*self.axes, *cycles)}
+        windows = {part for axis in axes for part in axis.parts} | {cycle.digit for cycle in cycles}
         both = set(value.labels) & set(kernel.labels)
         alone = [label for label in kernel.labels if label in summed and label not in both and label not in windows]
         self.kernel = builder.total(kernel, alone)
@@ -269,14 +343,20 @@ class _Stage:
 
     def ways(self) -> Iter[tuple[Partial, Value]]:
         """Every way, as the program so far and the result."""
-        if not self.axes and not self.channels:
+        if not self.inside and not self.channels:
             yield self._product()
             return
-        places = list(self._placements())
-        for lead, slots in places:
-            if slots:
-                yield self._convolution(lead, slots)
-        if not self.axes:
+        for lead, slots in self._placements():
+            if not slots:
+                continue
+            yield self._convolution(lead, slots)
+            batch = self.lowering.op.batch
+            own = tuple(x for x in lead if x != batch)
+            if own and self.value.labels[:len(lead)] == lead:  # they lie next to the channels already
+                yield self._convolution(tuple(x for x in lead if x == batch), slots, own)
+            for block in self._blocks():
+                yield self._convolution(lead, slots, block=block)
+        if not self.inside:
             yield self._matrix_product()
             if not self.groups and self.value.labels[-len(self.channels):] == tuple(self.channels):
                 yield self._linear()
@@ -304,7 +384,7 @@ class _Stage:
         labels = self.value.labels
         first = min((labels.index(c) for c in channels), default=None)
         if first is None:
-            first = min(labels.index(axis.label) for axis in self.axes)
+            first = min(labels.index(label) for label in self.inside)
         batch = self.lowering.op.batch
         lead = [x for x in labels[:first] if x in self.free]
         trail = [x for x in labels if x not in lead and x not in channels]
@@ -345,16 +425,34 @@ class _Stage:
             else:
                 yield (*lead, *free), tuple(axes)
 
-    def _convolution(self, lead: tuple[Coordinate, ...],
-                     slots: tuple[tuple[Coordinate, ...], ...]) -> tuple[Partial, Value]:
+    def _blocks(self) -> Iter[int]:
+        """How many groups to join, so that vector units are not left empty: to 16 channels, and all."""
+        groups, channels = (math.prod(map(extent, labels)) for labels in (self.groups, self.channels))
+        outs = math.prod(map(extent, self.outs))
+        if groups == 1 or channels * outs == 1 or min(channels, outs) >= 16:
+            return
+        narrow = min(channels, outs)
+        fitting = next(q for q in range(1, groups + 1) if groups % q == 0 and (q * narrow >= 16 or q == groups))
+        yield from sorted({fitting, groups} - {1})
+
+    def _convolution(self, lead: tuple[Coordinate, ...], slots: tuple[tuple[Coordinate, ...], ...],
+                     own: tuple[Coordinate, ...] = (), block: int = 1) -> tuple[Partial, Value]:
+        """A convolution; ``own`` are coordinates of the data alone that become groups with equal kernels.
+
+        ``block`` neighbouring groups are joined into one whose kernel is 0 between them.
+        """
         partial, builder = self._fork()
-        value = builder.arrange(self.value, (lead, (*self.groups, *self.channels), *slots))
-        kernel = self.kernel
+        grouped = (*own, *self.groups)
+        value = builder.arrange(self.value, (lead, (*grouped, *self.channels), *slots))
+        kernel = self._with(builder, self.kernel, own)
         windows: list[tuple[Coordinate, ...]] = []
         for slot in slots:
             axis = self.inside.get(slot[0])
             if axis is None:
                 windows.append(())
+            elif isinstance(axis, _Cycle):
+                value, kernel, tap = self._cycle(builder, value, kernel, axis)
+                windows.append((tap,))
             elif axis.kept:
                 kernel = builder.alone(kernel, *axis.parts)
                 tap = _Tap(kernel.dim(axis.parts[0]), axis.parts[0].size)
@@ -367,21 +465,41 @@ class _Stage:
         for label in inner:  # sums over coordinates that the weight lacks
             if label not in kernel.labels:
                 kernel = builder.expand(kernel, len(kernel.dims), label)
-        kernel = builder.arrange(kernel, ((*self.groups, *self.outs), tuple(self.channels), *windows))
+        kernel = builder.arrange(kernel, ((*grouped, *self.outs), tuple(self.channels), *windows))
         extents = [math.prod(map(extent, window)) for window in windows]
-        padding = tuple(k // 2 for k in extents)
-        groups = math.prod(map(extent, self.groups))
-        dims = (lead, (*self.groups, *self.outs),
-                *(tuple(self.inside[x].label.left if x in self.inside else x for x in slot) for slot in slots))
+        padding = tuple(0 if isinstance(self.inside.get(slot[0]), _Cycle) else k // 2
+                        for slot, k in zip(slots, extents))
+        groups = math.prod(map(extent, grouped))
+        if block > 1:
+            kernel = Value(_joined(builder, kernel.register, groups, block), kernel.dims)
+            groups //= block
+        dims = (lead, (*grouped, *self.outs),
+                *(tuple(self.inside[x].result if x in self.inside else x for x in slot) for slot in slots))
         shape = list(builder.shape(dims))
-        for n, k in enumerate(extents):
-            shape[2 + n] += 2 * (k // 2) - k + 1
+        longer = [k % 2 == 0 and p > 0 for k, p in zip(extents, padding)]
+        shape[2:] = [n + more for n, more in zip(shape[2:], longer)]
         register = builder.emit('conv', [value.register, kernel.register], [padding, groups], shape)
-        for n, k in enumerate(extents):
-            if k % 2 == 0:
+        for n, more in enumerate(longer):
+            if more:
                 shape[2 + n] -= 1
                 register = builder.emit('narrow', [register], [2 + n, 0, shape[2 + n]], shape)
         return partial, self._sheared(builder, Value(register, dims))
+
+    def _cycle(self, builder: Builder, value: Value, kernel: Value, cycle: _Cycle) -> tuple[Value, Value, _Tap]:
+        """The data around its cycle, and the kernel over the carry."""
+        carry, offset = divmod(cycle.shift.offset, extent(cycle.digit))
+        at = value.dim(cycle.label)
+        shape = list(builder.shape_of(value.register))
+        shape[at] += bool(offset)
+        if carry or offset:
+            arguments = (at, carry % extent(cycle.label), int(bool(offset)))
+            value = Value(builder.emit('wrap', [value.register], arguments, shape), value.dims)
+        kernel = builder.alone(kernel, cycle.digit)
+        at = kernel.dim(cycle.digit)
+        tap = _Tap(-1 - at, Size.of(2 if offset else 1))
+        dims = (*kernel.dims[:at], (tap,), *kernel.dims[at + 1:])
+        kind, arguments = ('taps', (at, offset)) if offset else ('total', (at,))
+        return value, Value(builder.emit(kind, [kernel.register], arguments, builder.shape(dims)), dims), tap
 
     def _matrix_product(self) -> tuple[Partial, Value]:
         """``weight @ data``, batched over groups."""
@@ -428,8 +546,28 @@ class _Stage:
         return value
 
 
+def _joined(builder: Builder, kernel: int, groups: int, block: int) -> int:
+    """The kernel of a convolution that joins ``block`` groups: block-diagonal."""
+    out, channels, *window = builder.shape_of(kernel)
+    each = out // groups
+    steps = [('reshape', ((groups // block, block, each, channels, *window),)), ('one_hot', (1,)),
+             ('permute', ((0, 1, 2, 4 + len(window), 3, *range(4, 4 + len(window))),)),
+             ('reshape', ((out, block * channels, *window),))]
+    shapes = [steps[0][1][0], (groups // block, block, each, channels, *window, block),
+              (groups // block, block, each, block, channels, *window), steps[3][1][0]]
+    for (kind, arguments), shape in zip(steps, shapes):
+        kernel = builder.emit(kind, [kernel], arguments, shape)
+    return kernel
+
+
 def _sums(labels: Iterable[Coordinate]) -> set[Sum]:
     return {leaf for label in labels for leaf in label.iterators() if isinstance(leaf, Sum)}
+
+
+def _digit_shift(label: MergeLeft) -> bool:
+    """Whether a half of a Merge is one of ``shift(l*B + r, offset)`` with B its block: a shift of digits."""
+    of = label.of
+    return isinstance(of, Shift) and isinstance(of.of, Split) and of.of.right.size == label.block
 
 
 def _parts(node: Coordinate, targets: frozenset[Coordinate]) -> tuple[Coordinate, ...] | None:

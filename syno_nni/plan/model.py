@@ -1,4 +1,8 @@
-"""A cost model for programs on a CPU: seconds by kernel class, bytes moved and calls made."""
+"""A cost model for programs on a CPU: seconds by kernel class, bytes moved and calls made.
+
+It orders plans; it does not predict latencies. The constants are one thread of the host they were measured on
+(`Machine`); only their proportions matter, and those are alike on CPUs with wide vector units.
+"""
 from __future__ import annotations
 
 import math
@@ -6,7 +10,7 @@ from dataclasses import dataclass
 
 from .program import Program, Step, multiply_adds
 
-VIEWS = {'reshape', 'permute', 'expand', 'unsqueeze', 'narrow', 'every'}
+VIEWS = {'reshape', 'expand', 'unsqueeze', 'narrow', 'every'}
 
 
 @dataclass(frozen=True)
@@ -15,12 +19,18 @@ class Machine:
 
     Attributes:
         dense: multiply-adds of a wide convolution or matrix product.
-        bytes: of a copy, read and written.
+        lanes: numbers in a vector register; narrower channel counts waste the rest.
+        copy: bytes read and written by a copy of rows.
+        scatter: bytes read and written by a copy that changes the innermost dimension, or adds along it.
+        load: bytes of a kernel, which is read once and used for few positions.
         call: seconds of an operation beside its work.
     """
-    dense: float = 1.0e11
-    bytes: float = 1.2e10
-    call: float = 4e-6
+    dense: float = 5.0e10
+    lanes: int = 16
+    copy: float = 6.0e10
+    scatter: float = 2.0e10
+    load: float = 2.0e10
+    call: float = 3e-6
 
 
 def seconds(program: Program, machine: Machine) -> float:
@@ -30,27 +40,52 @@ def seconds(program: Program, machine: Machine) -> float:
 
 
 def step_seconds(program: Program, step: Step, machine: Machine) -> float:
+    """The estimated time of one step."""
     shapes = [program.shape(r) for r in step.inputs]
-    read, written = sum(4 * math.prod(s) for s in shapes), 4 * math.prod(step.shape)
+    read, written = 4 * math.prod(shapes[0]), 4 * math.prod(step.shape)
+    moved = (read + written) / machine.copy
     if step.kind == 'permute':  # what follows makes it contiguous
-        return machine.call + 1.5 * (read + written) / machine.bytes
+        inner = step.arguments[0][-1] == len(step.shape) - 1
+        return machine.call + (read + written) / (machine.copy if inner else machine.scatter)
     if step.kind in VIEWS:
-        return 0.25 * machine.call
+        return 0.3 * machine.call
     work = multiply_adds(program, step)
-    moved = (read + written) / machine.bytes
     if step.kind == 'conv':
-        groups = step.arguments[1]
-        inner, outer = shapes[1][1] * math.prod(shapes[1][2:]), shapes[1][0] // groups
-        rate = machine.dense * _filled(outer, 16) * _filled(inner, 8) * (0.5 if len(shapes[1]) == 5 else 1)
-        return 4 * machine.call + moved + work / rate
+        return 4 * machine.call + moved + _convolution(shapes[1], step, work, machine)
     if step.kind in ('matmul', 'einsum'):
-        rate = machine.dense * _filled(step.shape[-1], 16) * _filled(step.shape[-2] if len(step.shape) > 1 else 1, 4)
-        return 2 * machine.call + moved + work / rate
-    if step.kind in ('roll', 'shear', 'digits', 'pad', 'windows'):
-        return 2 * machine.call + 1.5 * moved
+        kernel = 4 * math.prod(shapes[1 if len(shapes) > 1 and step.inputs[0] == 0 else 0]) / machine.load
+        rows, columns = step.shape[-2:] if len(step.shape) > 1 else (1, step.shape[-1])
+        rate = machine.dense * _filled(columns, machine.lanes) * _filled(rows, 4) * _filled(shapes[0][-1], 4)
+        return machine.call + moved + kernel + work / rate
+    if step.kind == 'box':
+        return 4 * machine.call + moved + work / (0.1 * machine.dense)
+    if step.kind in ('sum', 'digit_sum'):
+        inner = max(step.arguments[0]) == len(shapes[0]) - 1 if step.kind == 'sum' else (
+            step.arguments[0] == len(shapes[0]) - 1)
+        return machine.call + (4 if inner else 1.5) * (read + written) / machine.scatter * (0.7 if inner else 1)
+    if step.kind in ('roll', 'shear', 'digits', 'pad', 'windows', 'wrap'):
+        passes = {'roll': 1, 'wrap': 1, 'pad': 1.2, 'digits': 1.8, 'shear': 2, 'windows': 2}[step.kind]
+        inner = step.kind in ('windows',) or (step.kind == 'digits' and step.arguments[0] == len(step.shape) - 1)
+        rows = math.prod(step.shape[:-1]) * 4e-9  # short rows cost more to start than to copy
+        return 2 * machine.call + rows + passes * (read + written) / (machine.scatter if inner else machine.copy)
     return machine.call + moved
+
+
+def _convolution(kernel: tuple[int, ...], step: Step, work: int, machine: Machine) -> float:
+    """Seconds of a convolution beside its call and its data."""
+    groups = step.arguments[1]
+    outer, inner = kernel[0] // groups, kernel[1]
+    loaded = 4 * math.prod(kernel) / machine.load
+    if groups > 1 and outer == inner == 1:
+        return work / (0.1 * machine.dense)
+    rate = machine.dense * _filled(outer, machine.lanes) * max(_filled(inner, machine.lanes), 0.5)
+    if groups > 1:
+        rate *= 0.5 if outer < machine.lanes else 0.9
+    if len(kernel) == 5:
+        rate *= 0.5
+    return loaded + work / rate
 
 
 def _filled(extent: int, lanes: int) -> float:
     """How much of the vector lanes an extent fills."""
-    return max(extent / (math.ceil(extent / lanes) * lanes), 1 / lanes)
+    return extent / (math.ceil(extent / lanes) * lanes)

@@ -119,7 +119,7 @@ def multiply_adds(program: Program, step: Step) -> int:
         sizes = {letter: n for term, shape in zip(left.split(','), shapes) for letter, n in zip(term, shape)}
         return math.prod(sizes.values())
     if step.kind == 'box':
-        return out * step.arguments[1]
+        return out * step.arguments[0]
     if step.kind == 'sum':
         return math.prod(shapes[0])
     return out if step.kind in ('mul', 'add') else 0
@@ -132,12 +132,11 @@ def _conv(x: Tensor, kernel: Tensor, padding: tuple[int, ...], groups: int) -> T
     return call(x, kernel, None, 1, padding, 1, groups)
 
 
-def _box(x: Tensor, dim: int, window: int, padding: int) -> Tensor:
-    """The mean over windows of one of the two last dimensions, zeros outside counted."""
-    sizes = [1, 1]
-    sides = [0, 0]
-    sizes[dim], sides[dim] = window, padding
-    return F.avg_pool2d(x, sizes, 1, sides, count_include_pad=True)
+def _box(x: Tensor, window: int) -> Tensor:
+    """The sum over zero-padded windows of dimension 2 of 4: a depthwise convolution, far quicker than pooling."""
+    channels = x.shape[1]
+    kernel = torch.ones((), dtype=x.dtype, device=x.device).expand(channels, 1, window, 1)
+    return F.conv2d(x, kernel, None, 1, (window // 2, 0), 1, channels)
 
 
 def _shear(x: Tensor, dim: int, window_dim: int, window: int) -> Tensor:
@@ -156,6 +155,32 @@ def _digits(x: Tensor, digit: int, rest: int, offset: int) -> Tensor:
         plane = x.narrow(digit, at, 1)
         planes.append(plane.roll(-carry, rest) if carry % x.shape[rest] else plane)
     return torch.cat(planes, digit)
+
+
+def _digit_sum(x: Tensor, digit: int, rest: int, offset: int) -> Tensor:
+    """`_digits`, summed over the new low digit."""
+    result = None
+    for r in range(x.shape[digit]):
+        carry, at = divmod(r + offset, x.shape[digit])
+        plane = x.select(digit, at)
+        if carry % x.shape[rest]:
+            plane = plane.roll(-carry, rest - (digit < rest))
+        result = plane if result is None else result + plane
+    return result
+
+
+def _wrap(x: Tensor, dim: int, start: int, extra: int) -> Tensor:
+    """One way around a cyclic dimension from ``start``, and ``extra`` elements more."""
+    length = x.shape[dim]
+    pieces = [x.narrow(dim, start, length - start)] if start else [x]
+    return torch.cat([*pieces, x.narrow(dim, 0, start + extra)], dim)
+
+
+def _taps(x: Tensor, dim: int, offset: int) -> Tensor:
+    """A kernel over the low digit of a shifted number as one over the carry: what carries, and what does not."""
+    base = x.shape[dim]
+    return torch.cat([x.narrow(dim, offset, base - offset).sum(dim, keepdim=True),
+                      x.narrow(dim, 0, offset).sum(dim, keepdim=True)], dim)
 
 
 def _pad(x: Tensor, dim: int, before: int, after: int) -> Tensor:
@@ -184,8 +209,12 @@ CALLS: dict[str, Callable[..., Tensor]] = {
     'windows': _windows,
     'shear': _shear,
     'digits': _digits,
+    'digit_sum': _digit_sum,
+    'wrap': _wrap,
+    'taps': _taps,
     'one_hot': _one_hot,
     'sum': lambda x, dims: x.sum(dims),
+    'total': lambda x, dim: x.sum(dim, keepdim=True),
     'box': _box,
     'scale': lambda x, factor: x * factor,
     'mul': lambda x, y: x * y,
