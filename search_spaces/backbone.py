@@ -12,9 +12,10 @@ from syno_nni.backbone import create_backbone
 from syno_nni.errors import SlotError
 from syno_nni.nas.slot import ModelSpace, OperatorSlot
 from syno_nni.operator import Operator
+from syno_nni.synthesis import Heuristics
 
 from .filled_slot import FilledSlot
-from .slots import Slot, bindings, find_slots, group_slots
+from .slots import Excluded, Slot, bindings, find_slots, group_slots
 
 
 class BackboneSpace(ModelSpace):
@@ -45,8 +46,10 @@ class BackboneSpace(ModelSpace):
         super().__init__()
         net = create_backbone(model_name, **timm_kwargs)
         found, excluded = find_slots(net, tuple(example_shape), **dict(slots or {}))
+        found, narrow = _wide_enough(found, float(space.get('window_ratio', Heuristics().window_ratio)))
+        self.excluded: list[Excluded] = [*excluded, *narrow]
         if not found:
-            why = '; '.join(dict.fromkeys(f'{e.name}: {e.reason}' for e in excluded[:3]))
+            why = '; '.join(dict.fromkeys(f'{e.name}: {e.reason}' for e in self.excluded[:3]))
             raise SlotError(f'{model_name} has no slot at input {tuple(example_shape)} ({why or "no layer that could"}'
                             ' be one); `syno-nni slots` lists its layers')
         self.groups: dict[str, list[Slot]] = {}
@@ -75,3 +78,22 @@ def fill_like(layer: nn.Module, slot: Slot, formula: str) -> FilledSlot:
         with torch.no_grad():
             filled.bias.copy_(layer.bias)
     return filled.train(layer.training)
+
+
+def _wide_enough(slots: Sequence[Slot], window_ratio: float) -> tuple[list[Slot], list[Excluded]]:
+    """The slots whose maps have room for the window of the layer replaced, and the others.
+
+    One operator fills all slots of a group and must fit the smallest: a few tiny maps would forbid every window in all.
+    """
+    wide: list[Slot] = []
+    narrow: list[Excluded] = []
+    for slot in slots:
+        sides = [slot.sizes[v] for v in ('H', 'W', 'L') if v in slot.sizes]
+        window = slot.sizes.get('k_1', 1) if slot.kind not in ('pointwise', 'linear') else 1
+        if window > 1 and sides and min(sides) < window_ratio * window:
+            reason = (f'a map of {"x".join(map(str, sides))} is narrower than {window_ratio:g} windows of {window}, and '
+                      f'would forbid windows in all slots')
+            narrow.append(Excluded(slot.name, reason, kind=slot.kind, sizes=slot.sizes, macs=slot.macs, share=slot.share))
+        else:
+            wide.append(slot)
+    return wide, narrow

@@ -56,7 +56,8 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool = False, lis
     evaluator = OperatorEvaluator(config.to_dict())
     tell(evaluator.data.summary())
     space = backbone_space(config, evaluator.data)
-    tell(f'{config.model.name}: ' + '; '.join(f'{label}: {len(slots)} slots' for label, slots in space.groups.items()))
+    tell(f'{config.model.name}: ' + '; '.join(f'{label}: {len(slots)} slots' for label, slots in space.groups.items())
+         + f'; {len(space.excluded)} layers stay (`syno-nni slots {config.model.name}` lists them)')
     strategy = strategy_of(config)
     for choice in space.simplify().values():
         choice.space  # noqa: B018 - built here, so that an impossible space is an error before anything starts
