@@ -91,9 +91,10 @@ def _wide_enough(slots: Sequence[Slot], window_ratio: float) -> tuple[list[Slot]
         sides = [slot.sizes[v] for v in ('H', 'W', 'L') if v in slot.sizes]
         window = slot.sizes.get('k_1', 1) if slot.kind not in ('pointwise', 'linear') else 1
         if window > 1 and sides and min(sides) < window_ratio * window:
-            reason = (f'a map of {"x".join(map(str, sides))} is narrower than {window_ratio:g} windows of {window}, and '
-                      f'would forbid windows in all slots')
-            narrow.append(Excluded(slot.name, reason, kind=slot.kind, sizes=slot.sizes, macs=slot.macs, share=slot.share))
+            reason = (f'its map of side {min(sides)} is narrower than {window_ratio:g} windows of {window}, and would '
+                      f'forbid windows in all slots')
+            narrow.append(Excluded(slot.name, reason, kind=slot.kind, sizes=slot.sizes, macs=slot.macs,
+                                   share=slot.share))
         else:
             wide.append(slot)
     return wide, narrow
