@@ -1,0 +1,248 @@
+"""Operator spaces: declaring them, what they hold, and the construction tree."""
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+
+import syno_nni as sn
+from syno_nni.errors import SpaceError, SynoError
+from syno_nni.legality import check
+from syno_nni.synthesis.construction import steps
+from syno_nni.synthesis.presets import PRESETS
+
+from .. import published
+
+RATIO = (0.15, 0.9)
+
+
+@pytest.fixture(scope='module')
+def conv2d() -> sn.OperatorSpace:
+    return sn.OperatorSpace.preset('conv2d', macs_ratio=RATIO)
+
+
+@pytest.fixture(scope='module')
+def samples(conv2d: sn.OperatorSpace) -> list[sn.Operator]:
+    rng = np.random.default_rng(1)
+    return [conv2d.sample(rng) for _ in range(25)]
+
+
+# ---- what is sampled ----
+
+def test_samples_are_legal_canonical_members(conv2d: sn.OperatorSpace, samples: list[sn.Operator]) -> None:
+    for op in samples:
+        check(op)
+        assert conv2d.contains(op), (str(op), str(conv2d.contains(op)))
+        assert conv2d.canonical(op).structure == op.structure
+        assert sn.Operator.parse(str(op)) == op
+        assert steps(op) <= conv2d.limits.steps
+        assert RATIO[0] <= conv2d.macs_over_layer(op) <= RATIO[1]
+        for binding in conv2d.bindings:
+            op.check_sizes(binding)
+
+
+def test_sampling_is_a_function_of_the_seed(conv2d: sn.OperatorSpace) -> None:
+    def draw(space: sn.OperatorSpace, seed: int) -> list[str]:
+        rng = np.random.default_rng(seed)
+        return [space.sample(rng).id for _ in range(4)]
+
+    first = draw(conv2d, 7)
+    assert draw(conv2d, 7) == first, 'what was sampled before must not matter'
+    assert draw(sn.OperatorSpace.preset('conv2d', macs_ratio=RATIO), 7) == first
+    assert draw(conv2d, 8) != first
+
+
+def test_sampling_does_not_depend_on_the_hash_seed() -> None:
+    script = ('import numpy as np, syno_nni as sn; s = sn.OperatorSpace.preset("conv2d", macs_ratio=(0.15, 0.9)); '
+              'r = np.random.default_rng(3); print([s.sample(r).id for _ in range(4)])')
+    runs = {subprocess.run([sys.executable, '-c', script], env={'PYTHONHASHSEED': seed}, capture_output=True, text=True,
+                           check=True, timeout=120).stdout for seed in ('0', '1')}
+    assert len(runs) == 1
+
+
+def test_a_random_state_is_as_good_as_a_generator(conv2d: sn.OperatorSpace) -> None:
+    assert conv2d.sample(np.random.RandomState(0)) == conv2d.sample(np.random.RandomState(0))
+    with pytest.raises(SpaceError, match='rng must be'):
+        conv2d.sample(0)
+
+
+def test_min_steps_asks_for_long_operators(conv2d: sn.OperatorSpace) -> None:
+    rng = np.random.default_rng(0)
+    assert all(steps(conv2d.sample(rng, min_steps=9)) >= 9 for _ in range(5))
+
+
+@pytest.mark.parametrize('name', PRESETS)
+def test_every_preset_samples(name: str) -> None:
+    space = sn.OperatorSpace.preset(name)
+    rng = np.random.default_rng(0)
+    found = {space.sample(rng).id for _ in range(6)}
+    assert len(found) > 1
+    assert space.contains(space.layer), str(space.contains(space.layer))
+
+
+def test_synthesis_imports_neither_torch_nor_nni() -> None:
+    script = ('import sys, syno_nni.synthesis as s; s.OperatorSpace.preset("conv2d"); '
+              'sys.exit(bool({"torch", "nni", "timm"} & set(sys.modules)))')
+    assert subprocess.run([sys.executable, '-c', script], timeout=60).returncode == 0
+
+
+# ---- membership ----
+
+@pytest.mark.parametrize('name', published.NAMES)
+def test_published_operators_are_inside(name: str) -> None:
+    op = published.operator(name)
+    slots = [s['sizes'] for s in published.facts(name)['slots']]
+    assert sn.OperatorSpace.preset('conv2d').contains(op)
+    inside = sn.OperatorSpace.preset('conv2d', bindings=slots).contains(op)
+    assert inside, str(inside)
+
+
+OUTSIDE = {
+    'signature': 'out[n:N, o:C_out, h:H] = sum[c:C_in] in[n, c, h] * w1[o, c]',
+    'tied': 'out[n:N, o:C_out, h:H, w:H] = sum[c:C_in, i:k_1] in[n, c, unfold(h, i), w] * w1[o, c, i, n]',
+    'weights': 'out[n:N, o:C_out, h:H, w:H] = sum[r:C_in/C_out] in[n, o*(C_in/C_out) + r, h, w]',
+    'reductions': 'out[n:N, o:C_out, h:H, w:H] = sum[c:C_in, x:C_in*C_out] in[n, c, h, w] * w1[o, c, x] * w2[x, o, c]',
+    'strides': 'out[n:N, o:C_out, h:H, w:H] = sum[c:C_in] in[n, c, h*s, w] * w1[o, c]',
+    'window': 'out[n:N, o:C_out, h:H, w:H] = sum[c:C_in, i:s] in[n, c, unfold(h, i), w] * w1[o, c, i]',
+    'steps': 'out[n:N, o:C_out, h:H, w:H] = sum[c:C_in/g^2, a:g, b:g, i:k_1, j:k_1] '
+             'in[n, shift(a*(C_in/g) + b*(C_in/g^2) + c, 1), unfold(shift(h, 1), i), unfold(shift(w, 1), j)]'
+             ' * w1[o, a, i] * w2[b, c, j, o] * w3[b, c, o, a]',
+}
+
+
+@pytest.mark.parametrize('reason', OUTSIDE)
+def test_outside_comes_with_a_reason(conv2d: sn.OperatorSpace, reason: str) -> None:
+    answer = conv2d.contains(sn.Operator.parse(OUTSIDE[reason]))
+    assert not answer
+    assert str(answer) and (reason in str(answer) or reason in ('reductions', 'strides', 'steps')), str(answer)
+
+
+def test_budgets_are_relative_to_the_layers_replaced(conv2d: sn.OperatorSpace) -> None:
+    assert conv2d.macs_over_layer(conv2d.layer) == 1.0
+    assert 'macs_ratio' in str(conv2d.contains(conv2d.layer))
+    small = sn.OperatorSpace.preset('conv2d', params_ratio=(0.0, 0.05))
+    rng = np.random.default_rng(0)
+    assert all(small.params_over_layer(small.sample(rng)) <= 0.05 for _ in range(3))
+
+
+def test_repeated_bindings_count_twice() -> None:
+    few, many = ({'N': 1, 'C_in': c, 'C_out': c, 'H': 14} for c in (64, 256))
+    ops = [sn.OperatorSpace.preset('conv2d', bindings=b) for b in ([few, many], [few, many, many])]
+    op = sn.Operator.parse('out[n:N, o:C_out, h:H, w:H] = sum[c:C_out/g, i:k_1] in[n, (o//(C_out/g))*(C_in/g) + c, '
+                           'unfold(h, i), w] * w1[o, c, i]'.replace('c:C_out/g', 'c:C_in/g'))
+    assert all(0 < space.macs_over_layer(op) < 1 for space in ops)
+    dense = sn.Operator.parse('out[n:N, o:C_out, h:H, w:H] = sum[c:C_in, i:g] in[n, c, h, w] * w1[o, c, i] * w2[i, c]')
+    assert ops[0].macs_over_layer(dense) != ops[1].macs_over_layer(dense)
+
+
+# ---- impossible spaces ----
+
+@pytest.mark.parametrize('arguments, reason', [
+    ({'bindings': []}, 'no slot'),
+    ({'bindings': [{'N': 1, 'C_in': 64}]}, 'C_out'),
+    ({'bindings': [{'N': 1, 'C_in': 64, 'C_out': 0, 'H': 8}]}, 'positive integer'),
+    ({'bindings': ['H=8']}, 'dict'),
+    ({'macs_ratio': (0.9, 0.15)}, 'empty'),
+    ({'macs_ratio': (0.1,)}, 'pair'),
+    ({'macs_ratio': (1e-9, 1e-8)}, 'macs_ratio'),
+    ({'params_ratio': (50.0, 60.0)}, 'params_ratio'),
+    ({'steps': 1}, 'steps'),
+    ({'weights': 0}, 'weights'),
+    ({'reductions': 0}, 'impossible'),
+    ({'steps': 2, 'reductions': 0}, 'impossible'),
+    ({'splits': -2}, 'splits'),
+    ({'stepps': 3}, 'steps'),
+    ({'odd_windows': 3}, 'odd_windows'),
+    ({'min_rank': 9, 'max_rank': 3}, 'min_rank'),
+])
+def test_impossible_spaces_are_refused_with_the_reason(arguments: dict, reason: str) -> None:
+    with pytest.raises(SynoError, match=reason):
+        sn.OperatorSpace.preset('conv2d', **arguments).sample(np.random.default_rng(0))
+
+
+def test_unreachable_shapes_are_refused() -> None:
+    from syno_nni.synthesis import Variable
+    with pytest.raises(SpaceError, match='impossible'):
+        sn.OperatorSpace(['N', 'C', 'H'], ['N', 'C'], [Variable('N', 0), Variable('C', 2), Variable('H', 0)], tied={0: 0})
+    with pytest.raises(SpaceError, match='tied'):
+        sn.OperatorSpace(['N', 'C'], ['C', 'N'], [Variable('N', 0), Variable('C', 2)], tied={0: 0})
+    with pytest.raises(SpaceError, match='Q'):
+        sn.OperatorSpace(['N', 'Q'], ['N', 'C'], [Variable('N', 0), Variable('C', 2)], tied={0: 0})
+
+
+def test_a_wrong_preset_name_gets_a_hint() -> None:
+    with pytest.raises(SpaceError, match="did you mean 'conv2d'"):
+        sn.OperatorSpace.preset('conv2')
+    with pytest.raises(SpaceError, match='preset'):
+        sn.OperatorSpace.from_dict({'bindings': []})
+
+
+def test_a_space_is_declared_by_plain_data() -> None:
+    data = yaml.safe_load('{preset: linear, bindings: [{N: 1, T: 8, C_in: 64, C_out: 128}], macs_ratio: [0.1, 0.8], steps: 6}')
+    space = sn.OperatorSpace.from_dict(data)
+    assert space.limits.steps == 6 and space.macs_ratio == (0.1, 0.8)
+    assert space.contains(space.sample(np.random.default_rng(0)))
+
+
+# ---- mutation and the tree ----
+
+def test_mutate_stays_inside_and_moves(conv2d: sn.OperatorSpace, samples: list[sn.Operator]) -> None:
+    rng = np.random.default_rng(0)
+    for op in samples[:8]:
+        other = conv2d.mutate(op, rng)
+        assert conv2d.contains(other) and other != op
+    assert conv2d.mutate(samples[0], np.random.default_rng(5)) == conv2d.mutate(samples[0], np.random.default_rng(5))
+
+
+def test_a_path_leads_to_its_operator(conv2d: sn.OperatorSpace, samples: list[sn.Operator]) -> None:
+    for op in samples:
+        state = conv2d.root
+        for action in conv2d.path(op):
+            assert conv2d.lower_bound(state) <= steps(op) - state.steps
+            assert action in conv2d.actions(state) or action.kind in ('View', 'Reduce'), action.describe(state)
+            assert action.describe(state) and action.label
+            state = conv2d.step(state, action)
+        assert state.is_final and conv2d.finish(state) == op
+
+
+def test_every_action_of_a_random_walk_can_be_taken(conv2d: sn.OperatorSpace) -> None:
+    rng = np.random.default_rng(2)
+    ended = 0
+    for _ in range(4):
+        state = conv2d.root
+        while not state.is_final:
+            actions = conv2d.actions(state)
+            if not actions:
+                break
+            action = actions[rng.integers(len(actions))]
+            assert action.describe(state) and str(state)
+            state = conv2d.step(state, action)
+        ended += state.is_final
+    assert ended
+
+
+def test_partial_states_are_completed(conv2d: sn.OperatorSpace, samples: list[sn.Operator]) -> None:
+    rng = np.random.default_rng(0)
+    for op in samples[:6]:
+        state = conv2d.root
+        for action in conv2d.path(op)[:3]:
+            state = conv2d.step(state, action)
+        found = conv2d.complete(state, rng)
+        assert found is not None and conv2d.contains(found)
+
+
+def test_no_completion_is_proved() -> None:
+    space = sn.OperatorSpace.preset('conv1d', steps=3)
+    from syno_nni.synthesis.construction import Reduce
+    state = space.step(space.root, Reduce(sn.Size.parse('C_out')))
+    assert space.complete(state, np.random.default_rng(0)) is None
+
+
+def test_commuting_steps_meet_in_one_state(conv2d: sn.OperatorSpace) -> None:
+    from syno_nni.synthesis.construction import Reduce
+    one, other = (conv2d.step(conv2d.step(conv2d.root, Reduce(sn.Size.parse(a))), Reduce(sn.Size.parse(b)))
+                  for a, b in (('C_in', 'k_1'), ('k_1', 'C_in')))
+    assert one.key == other.key and one.key != conv2d.root.key
