@@ -100,7 +100,11 @@ def _simplified(node: Coordinate, bottom: list[Coordinate | None], sizes: Bindin
     block = node.block.value(sizes)
     whole = int(below.size.coefficient)
     if block in (1, whole):
-        return below if (block == 1) == isinstance(node, MergeLeft) else None
+        if (block == 1) == isinstance(node, MergeLeft):
+            return below
+        # Always 0, yet the windows beneath still decide which products count.
+        if not any(isinstance(n, Unfold) for n in below.walk()):
+            return None
     return type(node)(below, Size.of(block))
 
 

@@ -136,7 +136,7 @@ def isomorphic(draw: Draw, op: Operator) -> Operator:
 def arrays(op: Operator, sizes: dict[str, int], seed: int = 0) -> list[np.ndarray]:
     """Random input and weights; no value is 0, so that a dropped element shows."""
     rng = np.random.default_rng(seed)
-    return [rng.uniform(0.5, 1.5, shape) * rng.choice([-1, 1], shape)
+    return [np.asarray(rng.uniform(0.5, 1.5, shape) * rng.choice([-1, 1], shape))
             for shape in (op.input_shape(sizes), *op.weight_shapes(sizes))]
 
 
