@@ -6,10 +6,8 @@ that lasts longer than a round cancels out of it.
 """
 from __future__ import annotations
 
-import gc
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,11 +19,12 @@ from torch import Tensor, nn
 from syno_nni.errors import MeasureError
 
 from .lock import measurement_lock
+from .runtimes import time_in
 
 NOISY_SPREAD = 0.2
 """Interquartile range over median above which a measurement calls itself noisy."""
-_SHORTEST_MS = 1.0
-# One timing covers at least this many milliseconds: far above the resolution and cost of the clock.
+TOLERANCE = 1e-3
+"""Relative error above which a runtime computes something else than eager torch."""
 
 
 @dataclass(frozen=True)
@@ -70,40 +69,38 @@ class PairLatency:
 
 
 def measure_pair(candidate: nn.Module, baseline: nn.Module, example: Tensor, *, threads: int | None = None,
-                 warmup: int = 5, min_rounds: int = 15, max_rounds: int = 200, seconds: float = 2.0) -> PairLatency:
-    """Time two models on one input in turns, without gradients, in evaluation mode, in torch's eager runtime.
+                 warmup: int = 5, min_rounds: int = 15, max_rounds: int = 200, seconds: float = 2.0,
+                 runtime: str = 'eager') -> PairLatency:
+    """Time two models on one input in turns, without gradients, in evaluation mode, in one runtime.
 
     Args:
         candidate, baseline: modules; put into evaluation mode for the time of the call.
         example: the input of both, such as (1, 3, 224, 224).
-        threads: torch threads for both; None leaves the setting alone.
+        threads: threads for both; None for as many as torch uses now.
         warmup: untimed calls of each.
         min_rounds, max_rounds: bounds on the number of rounds; within them the measurement takes about ``seconds``.
         seconds: wanted duration.
+        runtime: one of `syno_nni.measure.runtimes.RUNTIMES`. Outside eager torch the outputs are checked against it.
 
     Raises:
-        MeasureError: a model does not run on the example, or returns something that is not finite.
+        MeasureError: a model does not run on the example, returns something that is not finite, or something else in
+            the runtime than in eager torch.
     """
     if not 1 <= min_rounds <= max_rounds:
         raise MeasureError(f'1 <= min_rounds <= max_rounds must hold, got {min_rounds=}, {max_rounds=}')
-    with measurement_lock(), _threads(threads), _evaluating(candidate, baseline), torch.inference_mode():
-        calls = [_prepared(m, example, warmup, name) for m, name in ((candidate, 'candidate'), (baseline, 'baseline'))]
-        repeats = [_repeats(call) for call in calls]
-        timings: tuple[list[float], list[float]] = ([], [])
-        started = time.perf_counter()
-        with _no_garbage_collection():
-            for n in range(max_rounds):
-                if n >= min_rounds and time.perf_counter() - started > seconds:
-                    break
-                # Each goes first in every other round: the first one pays for what happened in between.
-                for i in (0, 1) if n % 2 == 0 else (1, 0):
-                    timings[i].append(_time_ms(calls[i], repeats[i]))
+    models = {'candidate': candidate, 'baseline': baseline}
+    with measurement_lock(), _threads(threads), _evaluating(*models.values()):
         used = torch.get_num_threads()
+        expected = [_output(model, example, name) for name, model in models.items()]
+        timings, outputs = time_in(runtime, list(models.values()), example, threads=used, warmup=warmup,
+                                   min_rounds=min_rounds, max_rounds=max_rounds, seconds=seconds)
+    for name, want, got in zip(models, expected, outputs, strict=True):
+        _compare(want, got, name, runtime)
     ratios = np.asarray(timings[1]) / np.asarray(timings[0])
     low, median, high = (float(q) for q in np.percentile(ratios, (25, 50, 75)))
     results = [Latency.of(t) for t in timings]
     noisy = (high - low) / median > NOISY_SPREAD or any(r.spread > NOISY_SPREAD for r in results)
-    return PairLatency(*results, speedup=median, speedup_low=low, speedup_high=high, noisy=noisy, runtime='eager',
+    return PairLatency(*results, speedup=median, speedup_low=low, speedup_high=high, noisy=noisy, runtime=runtime,
                        threads=used)
 
 
@@ -112,29 +109,31 @@ def measure(model: nn.Module, example: Tensor, **options: Any) -> Latency:
     return measure_pair(model, model, example, **options).candidate
 
 
-def _prepared(model: nn.Module, example: Tensor, warmup: int, name: str) -> Callable[[], Any]:
-    """A warmed-up call of the model."""
+def _output(model: nn.Module, example: Tensor, name: str) -> Tensor | None:
+    """What a model returns in eager torch, if that is a tensor (or begins with one)."""
     try:
-        output = model(example)
-        for _ in range(warmup - 1):
-            model(example)
+        with torch.inference_mode():
+            output = model(example)
     except Exception as error:
         raise MeasureError(f'the {name} does not run on an input of shape {tuple(example.shape)}: '
                            f'{type(error).__name__}: {error}') from error
-    if isinstance(output, Tensor) and not torch.isfinite(output).all():
+    first = output[0] if isinstance(output, (tuple, list)) else output
+    if not isinstance(first, Tensor):
+        return None
+    if not torch.isfinite(first).all():
         raise MeasureError(f'the {name} returns values that are not finite; its latency would mean nothing')
-    return lambda: model(example)
+    return first
 
 
-def _repeats(call: Callable[[], Any]) -> int:
-    return max(1, math.ceil(_SHORTEST_MS / max(_time_ms(call, 1), 1e-4)))
-
-
-def _time_ms(call: Callable[[], Any], repeats: int) -> float:
-    started = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - started) * 1e3 / repeats
+def _compare(want: Tensor | None, got: np.ndarray, name: str, runtime: str) -> None:
+    if want is None or runtime == 'eager':
+        return
+    exact = want.double().numpy()
+    scale = float(np.linalg.norm(exact))
+    error = float(np.linalg.norm(got - exact)) / max(scale, 1e-30) if got.shape == exact.shape else math.inf
+    if not error <= TOLERANCE:
+        raise MeasureError(f'the {name} computes something else in {runtime} than in eager torch: relative error '
+                           f'{error:.1e}, wanted at most {TOLERANCE:.0e}; its latency there would mean nothing')
 
 
 @contextmanager
@@ -157,14 +156,3 @@ def _evaluating(*models: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
