@@ -11,9 +11,9 @@ from syno_nni.errors import ConfigError
 if TYPE_CHECKING:
     from .base import SynoStrategy
 
-_HOME = {'SynoRandom': 'random', 'SynoEvolution': 'evolution', 'SynoStrategy': 'base', 'Candidate': 'outcome',
-         'Outcome': 'outcome'}
-_BY_NAME = {'random': 'SynoRandom', 'evolution': 'SynoEvolution'}
+_HOME = {'SynoRandom': 'random', 'SynoEvolution': 'evolution', 'SynoMCTS': 'mcts', 'SynoStrategy': 'base',
+         'Candidate': 'outcome', 'Outcome': 'outcome', 'Proposal': 'outcome'}
+_BY_NAME = {'random': 'SynoRandom', 'evolution': 'SynoEvolution', 'mcts': 'SynoMCTS'}
 __all__ = [*_HOME, 'make_strategy', 'strategy_names']
 
 

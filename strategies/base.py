@@ -32,7 +32,7 @@ from syno_nni.nas.signals import shielded
 from syno_nni.records import Abandoned, Error, ErrorKind, Intermediate, Record
 from syno_nni.run_state import BASELINE, RunState
 
-from .outcome import Candidate, Outcome, plain, sample_id, unusable
+from .outcome import Candidate, Outcome, Proposal, plain, sample_id, unusable
 
 _log = logging.getLogger(__name__)
 
@@ -109,17 +109,25 @@ class SynoStrategy(Strategy):
 
     # --- for subclasses ----------------------------------------------------------------------------------------------
 
-    def propose(self, rng: np.random.Generator) -> dict[str, str] | None:
-        """The next sample to try, by choice label; None when there is none. Called with the lock held.
+    def propose(self, rng: np.random.Generator) -> Proposal | None:
+        """What to try next; None when there is nothing. Called with the lock held.
 
-        It must depend on nothing but ``rng`` and what :meth:`observe` has seen, or resuming is not exact. It may
-        return a sample that is known already: it is then called again, with the stream where it was left.
+        It must depend on nothing but ``rng`` and what :meth:`expect` and :meth:`observe` have seen, or resuming is not
+        exact. It may return what is known already: it is then called again, with the stream where it was left.
         """
         raise NotImplementedError
+
+    def expect(self, candidate: Candidate) -> None:
+        """Learn that a proposal was accepted and will be evaluated. Called with the lock held; when a search resumes,
+        for every candidate of the past, before its outcome if it has one."""
 
     def observe(self, outcome: Outcome) -> None:
         """Learn from the outcome of a proposal, failures included. Called with the lock held, in the order of
         :attr:`history`; when a search resumes, for every outcome of the past first."""
+
+    def is_known(self, sample: Mapping[str, str]) -> bool:
+        """Whether the sample, or an equal one, was proposed before."""
+        return sample_id(sample) in self._known
 
     # --- state -------------------------------------------------------------------------------------------------------
 
@@ -128,7 +136,7 @@ class SynoStrategy(Strategy):
         ended = [c for c in state.candidates.values() if c.status in ('succeeded', 'failed')]
         self._past = [Outcome.of_run(c) for c in sorted(ended, key=lambda c: (c.ended_at or 0, c.number))]
         for old in sorted(state.in_flight, key=lambda c: c.number):
-            candidate = Candidate(old.number, dict(old.sample))
+            candidate = Candidate.of_run(old)
             self._attempts[candidate.number] = old.attempts
             self._waiting.append(candidate)
         self._know()
@@ -138,15 +146,15 @@ class SynoStrategy(Strategy):
         with self._lock:
             flying = [f.candidate for f in self._flights.values()] + self._waiting
             return {'version': 1, 'seed': self.seed,
-                    'waiting': [{'number': c.number, 'sample': dict(c.sample)} for c in flying],
-                    'history': [{'sample': dict(o.candidate.sample), **o.record().model_dump(mode='json')}
+                    'waiting': [_plain_candidate(c) for c in flying],
+                    'history': [{**o.record().model_dump(mode='json'), 'candidate': _plain_candidate(o.candidate)}
                                 for o in self._past + self.history]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict.get('version') != 1 or state_dict.get('seed') != self.seed:
             raise EngineError(f'cannot go on from strategy state of version {state_dict.get("version")!r} and seed '
                               f'{state_dict.get("seed")!r}: want version 1 and seed {self.seed}')
-        self._past = [Outcome(Candidate(o['number'], o['sample']), o['metrics'],
+        self._past = [Outcome(Candidate(**o['candidate']), o['metrics'],
                               Error(**o['error']) if o['error'] else None, o['duration_s'])
                       for o in state_dict['history']]
         self._waiting = [Candidate(**c) for c in state_dict['waiting']]
@@ -211,9 +219,13 @@ class SynoStrategy(Strategy):
     def _begin(self) -> None:
         with self._lock:
             for outcome in self._past:
+                if not outcome.candidate.is_baseline:
+                    self.expect(outcome.candidate)
                 self._learn(outcome)
             self._past = []
             for candidate in list(self._waiting):
+                if not candidate.is_baseline:
+                    self.expect(candidate)
                 attempts = self._attempts.get(candidate.number, 0)
                 if attempts >= self.max_attempts:
                     self._waiting.remove(candidate)
@@ -244,13 +256,14 @@ class SynoStrategy(Strategy):
                 return self._waiting.pop(0)
             rng = np.random.default_rng((self.seed, self._next))
             for _ in range(self.patience):
-                sample = self.propose(rng)
-                if sample is None:
+                proposal = self.propose(rng)
+                if proposal is None:
                     break
-                if sample_id(sample) not in self._known:
-                    candidate = Candidate(self._next, sample)
+                if not self.is_known(proposal.sample):
+                    candidate = Candidate(self._next, proposal.sample, proposal.note)
                     self._known.add(candidate.id)
                     self._next += 1
+                    self.expect(candidate)
                     return candidate
             self._exhausted = True
             _log.warning('no new operator in %d proposals: the space seems exhausted', self.patience)
@@ -359,6 +372,10 @@ class SynoStrategy(Strategy):
             except Exception as error:
                 self._broken = self._broken or error
                 self._changed.notify_all()
+
+
+def _plain_candidate(candidate: Candidate) -> dict[str, Any]:
+    return {'number': candidate.number, 'sample': dict(candidate.sample), 'note': dict(candidate.note)}
 
 
 def _make_fit(event: FinalMetricEvent | IntermediateMetricEvent) -> dict[str, Any]:

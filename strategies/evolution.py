@@ -12,7 +12,7 @@ from syno_nni.nas.mutable import KEEP, OperatorChoice
 from syno_nni.operator import Operator
 
 from .base import SynoStrategy
-from .outcome import Outcome
+from .outcome import Outcome, Proposal
 
 
 class SynoEvolution(SynoStrategy):
@@ -42,15 +42,15 @@ class SynoEvolution(SynoStrategy):
         self.random_share = random_share
         self.population: deque[Outcome] = deque(maxlen=population_size)
 
-    def propose(self, rng: np.random.Generator) -> dict[str, str]:
+    def propose(self, rng: np.random.Generator) -> Proposal:
         if len(self.population) < self.warm_up or rng.random() < self.random_share:
-            return {label: choice.draw(rng) for label, choice in self.choices.items()}
+            return Proposal({label: choice.draw(rng) for label, choice in self.choices.items()})
         rivals = rng.choice(len(self.population), min(self.sample_size, len(self.population)), replace=False)
         parent = max((self.population[i] for i in rivals), key=_reward)
         sample = dict(parent.candidate.sample)
         label = list(self.choices)[rng.integers(len(self.choices))]
         sample[label] = mutate(self.choices[label], sample[label], rng)
-        return sample
+        return Proposal(sample)
 
     def observe(self, outcome: Outcome) -> None:
         if outcome.error is None:

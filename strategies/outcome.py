@@ -16,11 +16,19 @@ from syno_nni.run_state import Candidate as RunCandidate
 
 
 @dataclass(frozen=True)
+class Proposal:
+    """What a strategy wants to try: a value for the label of every choice, a canonical formula or ``keep``. ``note`` is
+    JSON-able data of the strategy's own; it comes back with the outcome, from a journal too."""
+    sample: Mapping[str, str]
+    note: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Candidate:
-    """A sample to evaluate: ``number`` 0 is the baseline, proposals count from 1. ``sample`` maps the label of every
-    choice to a canonical formula or ``keep``."""
+    """A proposal to evaluate: ``number`` 0 is the baseline, others count from 1."""
     number: int
     sample: Mapping[str, str]
+    note: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def id(self) -> str:
@@ -40,7 +48,12 @@ class Candidate:
     def submitted(self, attempt: int, seed: int) -> Submitted:
         """The journal record of its submission."""
         return Submitted(number=self.number, id=self.id, formula=self.formula, sample=dict(self.sample),
-                         attempt=attempt, rng={'seed': seed, 'stream': self.number})
+                         attempt=attempt, rng={'seed': seed, 'stream': self.number}, note=dict(self.note))
+
+    @classmethod
+    def of_run(cls, candidate: RunCandidate) -> Candidate:
+        """A candidate that a journal holds."""
+        return cls(candidate.number, dict(candidate.sample), dict(candidate.note))
 
 
 def sample_id(sample: Mapping[str, str]) -> str:
@@ -81,8 +94,7 @@ class Outcome:
     @classmethod
     def of_run(cls, candidate: RunCandidate) -> Outcome:
         """The outcome that a journal holds."""
-        return cls(Candidate(candidate.number, dict(candidate.sample)), dict(candidate.metrics), candidate.error,
-                   candidate.duration_s)
+        return cls(Candidate.of_run(candidate), dict(candidate.metrics), candidate.error, candidate.duration_s)
 
     @classmethod
     def judge(cls, candidate: Candidate, report: Any, duration_s: float | None = None) -> Outcome:

@@ -4,10 +4,11 @@ from __future__ import annotations
 import numpy as np
 
 from .base import SynoStrategy
+from .outcome import Proposal
 
 
 class SynoRandom(SynoStrategy):
     """Draws every choice independently; the yardstick of all other strategies."""
 
-    def propose(self, rng: np.random.Generator) -> dict[str, str]:
-        return {label: choice.draw(rng) for label, choice in self.choices.items()}
+    def propose(self, rng: np.random.Generator) -> Proposal:
+        return Proposal({label: choice.draw(rng) for label, choice in self.choices.items()})

@@ -66,7 +66,8 @@ class Submitted(_Record):
     """A candidate goes to the engine; once more (``attempt`` 2) if the search was killed while it ran.
 
     ``number`` 0, id ``baseline``, is the original model: evaluated like a candidate. ``sample`` maps the label of each
-    choice to a formula or ``keep``. ``rng`` says which random stream the proposal drew from.
+    choice to a formula or ``keep``. ``rng`` says which random stream the proposal drew from, ``note`` is what the
+    strategy wants to know about it when the search resumes.
     """
     event: Literal['submitted'] = 'submitted'
     number: Number
@@ -75,6 +76,7 @@ class Submitted(_Record):
     sample: dict[str, str] = Field(default_factory=dict)
     attempt: int = Field(default=1, ge=1)
     rng: dict[str, JsonValue] = Field(default_factory=dict)
+    note: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class Intermediate(_Record):

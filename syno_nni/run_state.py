@@ -27,6 +27,7 @@ class Candidate:
     metrics: dict[str, Any] = field(default_factory=dict)
     test_metrics: dict[str, Any] = field(default_factory=dict)
     error: Error | None = None
+    note: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -83,7 +84,8 @@ class RunState:
     def _submit(self, record: Submitted) -> None:
         candidate = self.candidates.get(record.id)
         if candidate is None:
-            self.candidates[record.id] = Candidate(record.id, record.number, record.formula, record.sample, record.time)
+            self.candidates[record.id] = Candidate(record.id, record.number, record.formula, record.sample, record.time,
+                                                   note=record.note)
         else:
             candidate.status, candidate.submitted_at = 'running', record.time
             candidate.attempts += 1
@@ -129,11 +131,26 @@ class RunState:
         return [c for c in self.candidates.values() if c.status in ('running', 'waiting')]
 
     @property
+    def measured(self) -> list[Candidate]:
+        """Operators with both an accuracy and a latency."""
+        return [c for c in self.succeeded if {'latency_ms', 'accuracy'} <= c.metrics.keys()]
+
+    def latency_ms(self, candidate: Candidate) -> float:
+        """The latency to compare candidates by: the original model's, divided by the candidate's speedup.
+
+        Candidates are timed at different times, while the machine may be busy or slow; each takes turns with the
+        original model, so the speedups compare. Without them, this is the latency as it was measured.
+        """
+        speedup = candidate.metrics.get('speedup')
+        if self.baseline is None or not speedup or 'latency_ms' not in self.baseline.metrics:
+            return candidate.metrics['latency_ms']
+        return self.baseline.metrics['latency_ms'] / speedup
+
+    @property
     def front(self) -> list[Candidate]:
-        """Operators that no other one beats in both ``accuracy`` and ``latency_ms``, fastest first."""
-        measured = [c for c in self.succeeded if {'latency_ms', 'accuracy'} <= c.metrics.keys()]
+        """Operators that no other one beats in both ``accuracy`` and :meth:`latency_ms`, fastest first."""
         best: list[Candidate] = []
-        for candidate in sorted(measured, key=lambda c: (c.metrics['latency_ms'], -c.metrics['accuracy'])):
+        for candidate in sorted(self.measured, key=lambda c: (self.latency_ms(c), -c.metrics['accuracy'])):
             if not best or candidate.metrics['accuracy'] > best[-1].metrics['accuracy']:
                 best.append(candidate)
         return best

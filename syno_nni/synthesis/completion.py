@@ -42,14 +42,14 @@ class Completer:
         self.walks = 0
         self.successes = 0
 
-    def complete(self, state: State, min_steps: int = 0) -> Operator | None:
+    def complete(self, state: State, min_steps: int = 0, thorough: bool = True) -> Operator | None:
         for _ in range(WALKS):
             self.walks += 1
             op = self._walk(state, min_steps)
             if op is not None:
                 self.successes += 1
                 return op
-        return self._exhaust(state, min_steps)
+        return self._exhaust(state, min_steps) if thorough else None
 
     def _walk(self, state: State, min_steps: int) -> Operator | None:
         limit = self.space.limits.steps if self.space.limits.steps >= 0 else 20

@@ -464,9 +464,12 @@ class OperatorSpace:
     # ---- operators ----
 
     def complete(self, state: State, rng: np.random.Generator | np.random.RandomState, *,
-                 min_steps: int = 0) -> Operator | None:
-        """A random operator of the space that the state leads to, or None if there is none."""
-        return Completer(self, _generator(rng)).complete(state, min_steps)
+                 min_steps: int = 0, thorough: bool = True) -> Operator | None:
+        """A random operator of the space that the state leads to, or None if there is none.
+
+        Unless ``thorough``, None only says that some random walks found none; proving it can take minutes.
+        """
+        return Completer(self, _generator(rng)).complete(state, min_steps, thorough)
 
     def sample(self, rng: np.random.Generator | np.random.RandomState, *, min_steps: int = 0) -> Operator:
         """A random operator of the space, in canonical form. ``min_steps`` asks for one of at least so many steps.
@@ -489,7 +492,7 @@ class OperatorSpace:
             state = self.root
             for action in path[:keep]:
                 state = self.step(state, action)
-            other = self.complete(state, rng)
+            other = self.complete(state, rng, thorough=False)
             if other is not None and other != own:
                 return other
         return self.sample(rng)

@@ -27,7 +27,7 @@ def test_children_are_neighbours_of_the_best(strategy: SynoEvolution) -> None:
     for index, reward in ((1, 0.1), (5, 0.9), (3, None), (8, 0.2)):
         _observe(strategy, index, reward)
     formulas = [str(op) for op in toy.OPERATORS.values()]
-    children = {formulas.index(strategy.propose(np.random.default_rng(seed))['operator']) for seed in range(20)}
+    children = {formulas.index(strategy.propose(np.random.default_rng(seed)).sample['operator']) for seed in range(20)}
     assert children == {4, 6}
 
 
@@ -39,4 +39,4 @@ def test_the_oldest_leave(strategy: SynoEvolution) -> None:
 
 def test_random_until_warm(strategy: SynoEvolution) -> None:
     _observe(strategy, 5, 0.9)
-    assert len({strategy.propose(np.random.default_rng(seed))['operator'] for seed in range(50)}) > 4
+    assert len({strategy.propose(np.random.default_rng(seed)).sample['operator'] for seed in range(50)}) > 4

@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import nni
@@ -35,8 +36,30 @@ OPERATORS = {op.id: op for op in (Operator.parse(_formula(h, w, full)) for h, w 
 """Nine operators by id: windows of two sizes along two axes with one or two weights, and a pointwise one."""
 
 
+@dataclass(frozen=True)
+class ToyState:
+    """The first few of three decisions: the digits of an operator's index to base 3, two of them, then a last step."""
+    key: tuple[int, ...] = ()
+
+    @property
+    def is_final(self) -> bool:
+        return len(self.key) == 3
+
+
+@dataclass(frozen=True)
+class ToyAction:
+    digit: int
+    place: int
+
+    @property
+    def label(self) -> str:
+        return f'{self.place}:{self.digit}'
+
+
 class ToySpace:
     """Looks like an OperatorSpace; neighbours are the next ones in a fixed order."""
+
+    root = ToyState()
 
     def __init__(self, operators: Iterable[Operator] = OPERATORS.values()) -> None:
         self.operators = list(operators)
@@ -50,6 +73,25 @@ class ToySpace:
 
     def contains(self, op: Operator) -> bool:
         return op in self.operators
+
+    def actions(self, state: ToyState) -> list[ToyAction]:
+        return [] if state.is_final else [ToyAction(d, len(state.key)) for d in range((3, 3, 1)[len(state.key)])]
+
+    def step(self, state: ToyState, action: ToyAction) -> ToyState:
+        return ToyState((*state.key, action.digit))
+
+    def finish(self, state: ToyState) -> Operator:
+        return self.operators[state.key[0] * 3 + state.key[1]]
+
+    def complete(self, state: ToyState, rng: np.random.Generator, thorough: bool = True) -> Operator:
+        while not state.is_final:
+            actions = self.actions(state)
+            state = self.step(state, actions[int(rng.integers(len(actions)))])
+        return self.finish(state)
+
+    def path(self, op: Operator) -> list[ToyAction]:
+        index = self.operators.index(op)
+        return [ToyAction(d, place) for place, d in enumerate((index // 3, index % 3, 0))]
 
 
 def install() -> None:

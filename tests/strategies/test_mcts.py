@@ -1,0 +1,126 @@
+"""Tree search: it finds what is good, spreads out, and its tree is a function of the history."""
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from syno_nni.errors import ConfigError
+from syno_nni.operator import Operator
+from syno_nni.strategies import SynoMCTS, make_strategy
+from syno_nni.strategies.mcts import ConstructionTree
+from syno_nni.synthesis.space import OperatorSpace
+
+from . import toy
+
+BINDING = {'N': 1, 'C_in': 16, 'C_out': 32, 'H': 16, 'k_1': 3, 'k_2': 7, 's': 2, 'g': 8}
+
+
+@pytest.fixture
+def tree() -> ConstructionTree:
+    return ConstructionTree(toy.ToySpace(), exploration=0.5, widening=0.6, trust=3.0)
+
+
+def _value(formula: str) -> float:
+    return float(list(toy.OPERATORS).index(Operator.parse(formula).id))
+
+
+def test_it_learns_what_a_good_step_is(tree: ConstructionTree) -> None:
+    found: list[float] = []
+    for n in range(60):
+        formula, path = tree.propose(np.random.default_rng(n), lambda formula: False)
+        found.append(_value(formula))
+        tree.learn(path, formula, found[-1])
+    assert statistics.mean(found[40:]) > 1.4 * statistics.mean(range(9))
+
+
+def test_proposing_changes_nothing(tree: ConstructionTree) -> None:
+    for n in range(10):
+        formula, path = tree.propose(np.random.default_rng(n), lambda formula: False)
+        tree.learn(path, formula, _value(formula))
+    before = {key: (node.visits, node.reward.total) for key, node in tree.nodes.items()}
+    proposals = [tree.propose(np.random.default_rng(7), lambda formula: False) for _ in range(3)]
+    assert proposals[0] == proposals[1] == proposals[2]
+    assert before == {key: (node.visits, node.reward.total) for key, node in tree.nodes.items()}
+
+
+def test_what_is_in_flight_repels(tree: ConstructionTree) -> None:
+    for formula in (str(op) for op in toy.OPERATORS.values()):
+        path = [a.digit for a in tree.space.path(Operator.parse(formula))]
+        tree.learn(path, formula, 1.0)
+    first = tree.propose(np.random.default_rng(0), lambda formula: False)[1]
+    for _ in range(20):
+        tree.expect(first, +1)
+    second = tree.propose(np.random.default_rng(0), lambda formula: False)[1]
+    assert first[0] != second[0]
+    for _ in range(20):
+        tree.expect(first, -1)
+    assert tree.propose(np.random.default_rng(0), lambda formula: False)[1] == first
+
+
+def test_only_what_is_new_is_proposed(tree: ConstructionTree) -> None:
+    known: set[str] = set()
+    for n in range(9):
+        formula, path = tree.propose(np.random.default_rng(n), known.__contains__)
+        assert formula not in known
+        known.add(formula)
+        tree.learn(path, formula, 0.0)
+    assert tree.propose(np.random.default_rng(9), known.__contains__) is None
+
+
+def test_a_path_that_does_not_fit_ends_early(tree: ConstructionTree) -> None:
+    tree.learn([0, 99, 1], next(str(op) for op in toy.OPERATORS.values()), 1.0)
+    assert tree.root.visits == 1
+    assert len(tree.nodes) == 2
+
+
+def test_bad_arguments() -> None:
+    for arguments in ({'widening': 0}, {'widening': 1.5}, {'exploration': -1}, {'trust': float('nan')}):
+        with pytest.raises(ConfigError, match=next(iter(arguments))):
+            make_strategy('mcts', **arguments)
+
+
+# --- on a real operator space ----------------------------------------------------------------------------------------
+
+def _search(n: int) -> list[dict[str, Any]]:
+    """Proposals and their notes, with the number of weights as reward."""
+    from syno_nni.nas.mutable import OperatorChoice
+    from syno_nni.strategies import Candidate, Outcome
+    strategy = SynoMCTS(warm_up=2)
+    strategy.choices = {'op': OperatorChoice({'preset': 'conv2d', 'bindings': [BINDING]}, label='op')}
+    proposals = []
+    for number in range(1, n + 1):
+        proposal = strategy.propose(np.random.default_rng((0, number)))
+        candidate = Candidate(number, proposal.sample, proposal.note)
+        strategy.expect(candidate)
+        outcome = Outcome(candidate, {'default': float(len(Operator.parse(proposal.sample['op']).weights))})
+        strategy.history.append(outcome)
+        strategy.observe(outcome)
+        proposals.append({'sample': dict(proposal.sample), 'note': dict(proposal.note)})
+    return proposals
+
+
+def test_proposals_are_of_the_space_and_their_notes_are_json() -> None:
+    space = OperatorSpace.preset('conv2d', bindings=[BINDING])
+    proposals = _search(5)
+    assert json.loads(json.dumps(proposals)) == proposals
+    for proposal in proposals:
+        assert space.contains(Operator.parse(proposal['sample']['op']))
+    assert any(p['note'] for p in proposals)
+
+
+def test_the_same_everywhere() -> None:
+    code = ('import json, sys; sys.path.insert(0, sys.argv[1]); import toy; '
+            'source = open(sys.argv[2]).read().replace("from . import toy", "import toy"); '
+            'scope = {"__name__": "tests"}; exec(compile(source, "tests", "exec"), scope); '
+            'print(json.dumps(scope["_search"](4)))')
+    outputs = {subprocess.run([sys.executable, '-c', code, Path(__file__).parent, __file__], capture_output=True, text=True, check=True,
+                              env={**os.environ, 'PYTHONHASHSEED': seed}).stdout for seed in ('1', '2')}
+    assert len(outputs) == 1
