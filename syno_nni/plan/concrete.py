@@ -49,11 +49,16 @@ def concretize(op: Operator, sizes: Binding) -> ConcreteOperator:
     sizes = op.check_sizes(sizes)
     batch = free_batch(op)
     cache: dict[Coordinate, Coordinate | None] = {}
+    read = {c for coordinates in (op.inputs, *op.weights) for c in coordinates}
+    read |= {c for node in op.nodes() for c in node.bottom
+             if not isinstance(node, (MergeLeft, MergeRight)) or node.size.value(sizes) > 1
+             or isinstance(node, MergeLeft) and node.block.value(sizes) == 1}
 
     def visit(node: Coordinate) -> Coordinate | None:
         if node not in cache:
             bottom = [visit(c) for c in node.bottom]
-            cache[node] = _simplified(node, bottom, sizes, node == batch, Zero(len(cache)))
+            seen = any(c in read for c in node.bottom)
+            cache[node] = _simplified(node, bottom, sizes, node == batch, Zero(len(cache)), seen)
         return cache[node]
 
     def tensor(coordinates: tuple[Coordinate, ...]) -> tuple[Coordinate, ...]:
@@ -73,8 +78,11 @@ def free_batch(op: Operator) -> Out | None:
 
 
 def _simplified(node: Coordinate, bottom: list[Coordinate | None], sizes: Binding, is_batch: bool,
-                zero: Zero) -> Coordinate | None:
-    """The node with numbers for sizes; None for a coordinate that is always 0."""
+                zero: Zero, seen: bool) -> Coordinate | None:
+    """The node with numbers for sizes; None for a coordinate that is always 0.
+
+    ``seen``: something other than a Merge half of one element also uses what the node is computed from.
+    """
     size = node.size.value(sizes)
     if isinstance(node, Iterator):
         return None if size == 1 and not is_batch else type(node)(node.index, Size.of(size))
@@ -102,8 +110,8 @@ def _simplified(node: Coordinate, bottom: list[Coordinate | None], sizes: Bindin
     if block in (1, whole):
         if (block == 1) == isinstance(node, MergeLeft):
             return below
-        # Always 0, yet the windows beneath still decide which products count.
-        if not any(isinstance(n, Unfold) for n in below.walk()):
+        # Always 0, yet windows beneath still decide which products count, unless something else reads them too.
+        if seen or not any(isinstance(n, Unfold) for n in below.walk()):
             return None
     return type(node)(below, Size.of(block))
 

@@ -143,7 +143,7 @@ class Lowering:
         order = [out for out in self.op.outputs if out in value.labels]
         zeros = [label for label in value.labels if isinstance(label, Zero)]
         value = builder.arrange(value, [(*zeros, order[0]), *((o,) for o in order[1:])] if order else [tuple(zeros)])
-        value = Value(value.register, tuple((o,) for o in order)) if order else builder.arrange(value, [])
+        value = Value(value.register, tuple((o,) for o in order)) if order else builder.reshape(value, ())
         given = [(o,) if o in order else () for o in self.op.outputs]
         if len(order) != len(given):
             value = builder.reshape(value, tuple(given))

@@ -11,17 +11,19 @@ import sys
 from collections import Counter
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+import torch
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from syno_nni.expr import Sum, substitute
+from syno_nni.layer import SynthesizedLayer
 from syno_nni.legality import check
 from syno_nni.operator import Operator
 from syno_nni.reference import read_mask
 
 from .operators import arrays, brute_force, isomorphic, networks, operators
 
-quick = settings(max_examples=60, deadline=None,
+quick = settings(max_examples=60, deadline=None, derandomize=True,
                  suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
@@ -162,3 +164,20 @@ def test_a_pickle_is_equal_in_another_process() -> None:
             'assert op == classics.operator_2() and op.inputs[1] in set(classics.operator_2().inputs)')
     from syno_nni import classics
     subprocess.run([sys.executable, '-c', code], input=pickle.dumps(classics.operator_2()), check=True)
+
+
+@quick
+@given(operators())
+@example((Operator.parse('out[n:N] = sum[r:k_1, i:k_1] in[n, unfold(r, i)//k_1]'), {'N': 2, 'k_1': 2}))
+@example((Operator.parse('out[h:H, x:g] = sum[i:s] in[shift(unfold(x//g, i), -1)]'), {'H': 6, 'g': 1, 's': 2}))
+@example((Operator.parse('out[n:N] = in[stride(n, s)]'), {'N': 1, 's': 2}))
+@example((Operator.parse('out[x:g, y:g, z:g] = in[z*g + (unfold(x, y)%g), unfold(x, y)//g]'), {'g': 3}))
+def test_the_layer_equals_the_reference(drawn: tuple[Operator, dict[str, int]]) -> None:
+    op, sizes = drawn
+    x, *weights = arrays(op, sizes)
+    layer = SynthesizedLayer(op, sizes).double()
+    with torch.no_grad():
+        for parameter, weight in zip(layer.weights, weights):
+            parameter.copy_(torch.from_numpy(weight))
+        found = layer(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(found, op.reference(x, weights, sizes), rtol=1e-9, atol=1e-9)
