@@ -65,24 +65,23 @@ def _draw(plot: Callable[[Axes, RunState], None], state: RunState) -> bytes:
 
 
 def _pareto(axes: Axes, state: RunState) -> None:
-    points = [c for c in state.succeeded if {'latency_ms', 'accuracy'} <= c.metrics.keys()]
-    front = state.front
+    points, front = state.measured, state.front
     others = [c for c in points if c not in front]
-    axes.scatter(*_xy(others), s=34, color=_OPERATOR, alpha=0.75, linewidth=0, label='operator', zorder=2)
+    axes.scatter(*_xy(others, state), s=34, color=_OPERATOR, alpha=0.75, linewidth=0, label='operator', zorder=2)
     if front:
-        x, y = _xy(front)
+        x, y = _xy(front, state)
         # A step: between two neighbours, the faster one is what a latency budget can buy.
         axes.step(x, y, where='post', color=_FRONT, linewidth=1.2, alpha=0.6, zorder=2)
         axes.scatter(x, y, s=52, color=_FRONT, edgecolor='white', linewidth=0.8, label='Pareto-best', zorder=3)
     if state.baseline is not None:
-        x, y = _xy([state.baseline])
+        x, y = _xy([state.baseline], state)
         axes.axvline(x[0], color=_BASELINE, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6, zorder=1)
         axes.axhline(y[0], color=_BASELINE, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6, zorder=1)
         axes.scatter(x, y, s=70, marker='D', color=_BASELINE, edgecolor='white', linewidth=0.8,
                      label='original model', zorder=4)
-    _frame(axes, [*points, *([state.baseline] if state.baseline else [])])
+    _frame(axes, *_xy([*points, *([state.baseline] if state.baseline else [])], state))
     for n, candidate in enumerate(_labelled(front)):
-        _label(axes, candidate, above=n % 2 == 0)
+        _label(axes, candidate, *(v[0] for v in _xy([candidate], state)), above=n % 2 == 0)
     axes.set_xlabel(f'latency (ms), {latency_conditions(state)}')
     axes.set_ylabel('validation accuracy (%)')
     axes.set_title(state.config.get('experimentName', 'search'))
@@ -106,16 +105,15 @@ def _convergence(axes: Axes, state: RunState) -> None:
     axes.xaxis.get_major_locator().set_params(integer=True)
 
 
-def _xy(candidates: list[Candidate]) -> tuple[list[float], list[float]]:
-    return [c.metrics['latency_ms'] for c in candidates], [100 * c.metrics['accuracy'] for c in candidates]
+def _xy(candidates: list[Candidate], state: RunState) -> tuple[list[float], list[float]]:
+    return [state.latency_ms(c) for c in candidates], [100 * c.metrics['accuracy'] for c in candidates]
 
 
-def _frame(axes: Axes, candidates: list[Candidate]) -> None:
+def _frame(axes: Axes, x: list[float], y: list[float]) -> None:
     """Limits with room for labels. Latency starts at 0, so that distances show ratios, unless that wastes space."""
     axes.grid()
-    if not candidates:
+    if not x:
         return
-    x, y = _xy(candidates)
     low, high = min(y), max(y)
     room = max(high - low, 1.0)
     start = 0 if min(x) < max(x) / 2 else min(x) - 0.35 * max(max(x) - min(x), 0.1 * max(x))
@@ -130,9 +128,8 @@ def _labelled(front: list[Candidate]) -> list[Candidate]:
     return [front[round(i * (len(front) - 1) / 5)] for i in range(6)]
 
 
-def _label(axes: Axes, candidate: Candidate, above: bool) -> None:
+def _label(axes: Axes, candidate: Candidate, x: float, y: float, *, above: bool) -> None:
     speedup = candidate.metrics.get('speedup')
     text = candidate.id[:6] + (f' {speedup:.2f}x' if speedup else '')
-    axes.annotate(text, (candidate.metrics['latency_ms'], 100 * candidate.metrics['accuracy']),
-                  xytext=(-5, 7 if above else -13), textcoords='offset points', ha='right', fontsize=8,
-                  color=_FRONT, zorder=5)
+    axes.annotate(text, (x, y), xytext=(-5, 7 if above else -13), textcoords='offset points', ha='right',
+                  fontsize=8, color=_FRONT, zorder=5)

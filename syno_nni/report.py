@@ -1,7 +1,7 @@
 """The report of a run, made from its journal's state alone: a table for terminals, and one HTML file with the plots.
 
 Accuracies are fractions in the journal and percentages here. They come from the validation split, unless a heading
-says test; latencies are medians in milliseconds under the conditions that the report names.
+says test; latencies are those of :meth:`RunState.latency_ms`, under the conditions that the report names.
 """
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _cells(candidate: Candidate, state: RunState) -> tuple[str, ...]:
     noisy = ' ~' if m.get('noisy') else ''
     name, formula = (('original', 'the layers of the original model') if candidate is state.baseline
                      else (f'{candidate.id}{star}', candidate.formula))
-    return (name, _percent(m.get('accuracy')), f'{m["latency_ms"]:.2f}{noisy}' if 'latency_ms' in m else '',
+    return (name, _percent(m.get('accuracy')), f'{state.latency_ms(candidate):.2f}{noisy}' if 'latency_ms' in m else '',
             f'{m["speedup"]:.2f}x' if 'speedup' in m else '', quantity(m.get('macs')), quantity(m.get('params')),
             formula)
 
@@ -115,7 +115,8 @@ def _remarks(state: RunState) -> Iterator[str]:
     failed = f', {len(state.failed)} failed ({", ".join(f"{n} {kind}" for kind, n in failures.items())})'
     yield (f'{len(state.succeeded)} operators evaluated{failed if failures else ""}'
            f'{f", {len(state.in_flight)} in flight" if state.in_flight else ""}; {_ending(state)}. '
-           f'Latency: {latency_conditions(state)}, on {state.environment.get("cpu", "this machine")}.')
+           f'Latency: {latency_conditions(state)}, on {state.environment.get("cpu", "this machine")}; '
+           "the original model's divided by the speedup, for which both took turns.")
 
 
 def _ending(state: RunState) -> str:

@@ -19,7 +19,7 @@ def find_operator(text: str, run_dir: Path | None = None) -> tuple[Operator, str
     """The operator that ``text`` means, and where it was found.
 
     ``text`` is a formula, the name of an operator of the zoo or of :mod:`syno_nni.classics`, or an operator's id: of
-    the zoo, or of a candidate of a run, where its beginning is enough. Runs are ``run_dir``, or else all in ``runs/``.
+    the zoo, or of a candidate, where its beginning is enough, in ``run_dir`` or else in all the runs of ``runs/``.
 
     Raises:
         FormulaError: a formula is malformed, or nothing is found; close names are suggested.

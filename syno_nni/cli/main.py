@@ -22,8 +22,7 @@ COMMANDS = (search, resume, report, show, slots, zoo)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that ``argv`` (``sys.argv[1:]`` by default) names; return the exit status."""
     args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.DEBUG if args.debug else logging.WARNING, stream=sys.stderr,
-                        format='%(levelname)s: %(message)s')
+    _log_to_stderr(args.debug)
     try:
         status = args.run(args)
         sys.stdout.flush()
@@ -56,6 +55,14 @@ def build_parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         command.add_parser(commands, common)
     return parser
+
+
+def _log_to_stderr(debug: bool) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter('%(levelname)s: %(message)s'))
+    # On the handler: NNI sets the levels of its own loggers when it is imported.
+    handler.setLevel(logging.DEBUG if debug else logging.WARNING)
+    logging.basicConfig(level=logging.INFO if debug else logging.WARNING, handlers=[handler])
 
 
 if __name__ == '__main__':

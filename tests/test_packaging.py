@@ -1,0 +1,55 @@
+"""What is packaged, and that importing it is quiet and light."""
+from __future__ import annotations
+
+import configparser
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope='module')
+def options() -> configparser.SectionProxy:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / 'setup.cfg')
+    return parser['options']
+
+
+def lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line and not line.startswith('#')]
+
+
+def test_every_folder_with_code_is_packaged(options: configparser.SectionProxy) -> None:
+    homes = dict(line.replace(' ', '').split('=') for line in lines(options['package_dir']))
+    found = {'.'.join([name, *path.parent.relative_to(ROOT / folder).parts])
+             for name, folder in homes.items() for path in (ROOT / folder).rglob('__init__.py')}
+    assert sorted(found) == sorted(lines(options['packages']))
+
+
+def test_pins_that_nni_needs_are_there(options: configparser.SectionProxy) -> None:
+    requirements = lines(options['install_requires'])
+    assert {'setuptools<82', 'nni>=3.0,<4'} <= set(requirements)
+    assert any(r.startswith('pytorch-lightning') for r in requirements)
+
+
+@pytest.mark.parametrize(('module', 'absent'), [
+    ('syno_nni', ('torch', 'nni', 'numpy')),
+    ('syno_nni.cli.main', ('torch', 'nni', 'timm', 'matplotlib')),
+    ('syno_nni.synthesis', ('torch', 'nni')),
+    ('syno_nni.journal, syno_nni.config, syno_nni.report', ('torch', 'nni', 'matplotlib')),
+    ('syno_nni.nas.experiment, syno_nni.search_spaces.backbone, syno_nni.strategies', ()),
+])
+def test_imports_are_quiet_and_light(module: str, absent: tuple[str, ...], tmp_path: Path) -> None:
+    code = f'import {module}, sys; print([m for m in {absent!r} if m in sys.modules])'
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert (done.stdout, done.stderr) == ('[]\n', '')
+
+
+def test_folders_leak_no_top_level_names(tmp_path: Path) -> None:
+    code = 'import importlib.util as u; print([n for n in ("search_spaces", "strategies", "model_zoo", "examples") ' \
+           'if u.find_spec(n)])'
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.stdout == '[]\n', done.stderr
