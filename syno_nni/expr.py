@@ -19,6 +19,7 @@ does not use is expanded (repeated). Semantics: "Syno", ASPLOS 2025, section 4.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator as Iter
 from typing import ClassVar
 
@@ -174,7 +175,7 @@ class _Single(Coordinate):
         return (self.of,)
 
     def rebuild(self, *bottom: Coordinate) -> Coordinate:
-        return self if bottom[0] is self.of else type(self)(bottom[0], self.argument)
+        return self if bottom[0] is self.of else PRIMITIVES[self.kind](bottom[0], self.argument)
 
 
 class Shift(_Single):
@@ -248,7 +249,8 @@ class MergeRight(_Half):
 
 
 Merge = MergeLeft | MergeRight
-PRIMITIVES: dict[str, type[Coordinate]] = {c.kind: c for c in (Split, Unfold, Shift, Stride, MergeLeft, MergeRight)}
+PRIMITIVES: dict[str, Callable[..., Coordinate]] = {
+    c.kind: c for c in (Split, Unfold, Shift, Stride, MergeLeft, MergeRight)}
 
 
 def sibling(half: Merge) -> Merge:

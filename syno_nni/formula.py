@@ -128,6 +128,7 @@ def _index_code(node: Coordinate, name: dict[Iterator, str], inner: bool = False
         sign = '-' if node.offset < 0 else '+'
         text = f'({first} {sign} {abs(node.offset)}) % {_size_code(node.size, True)}'
     else:
+        assert isinstance(node, (MergeLeft, MergeRight, Stride)), node
         symbol = {'div': '//', 'mod': '%', 'stride': '*'}[node.kind]
         text = f'{first} {symbol} {_size_code(node.argument, True)}'
     return f'({text})' if inner else text
@@ -168,7 +169,8 @@ class _Parser:
                 raise FormulaError(f'cannot read formula: unexpected {stripped[at]!r} at column {at + 1} of '
                                    f'{self._quote(at)}')
             end = match.end()
-            self.tokens.append((match.lastgroup or '', match.group(match.lastgroup), match.start(match.lastgroup)))
+            kind = match.lastgroup or ''
+            self.tokens.append((kind, match[kind], match.start(kind)))
         self.position = 0
         self.index: dict[str, Iterator] = {}
         self.depth = 0
@@ -214,7 +216,7 @@ class _Parser:
         reductions: list[Size] = self._declarations(Sum) if self._take('sum') else []
         self._expect('in')
         inputs = self._coordinates()
-        weights = []
+        weights: list[list[Coordinate]] = []
         while self._take('*'):
             name = self._name('a weight such as w1')
             if name != f'w{len(weights) + 1}':
@@ -311,6 +313,7 @@ class _Parser:
         return node
 
     def _atom(self) -> Coordinate:
+        node: Coordinate
         if self._take('('):
             node = self._sum()
             self._expect(')')
@@ -320,7 +323,7 @@ class _Parser:
             first = self._sum()
             self._expect(',')
             if name == 'unfold':
-                node: Coordinate = Unfold(first, self._sum())
+                node = Unfold(first, self._sum())
             elif name == 'shift':
                 node = Shift(first, self._integer())
             else:

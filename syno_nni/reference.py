@@ -87,7 +87,7 @@ def _products(op: Operator, arrays: list[np.ndarray], env: dict[Iterator, np.nda
 def evaluate(node: Coordinate, env: dict[Iterator, np.ndarray], sizes: Binding) -> tuple[np.ndarray, np.ndarray]:
     """The index that a coordinate has for given iterator values, and whether every Unfold below stays inside."""
     if isinstance(node, Iterator):
-        return env[node], np.True_
+        return env[node], np.array(True)
     (value, ok), *rest = (evaluate(c, env, sizes) for c in node.bottom)
     if isinstance(node, Split):
         return value * node.right.size.value(sizes) + rest[0][0], ok & rest[0][1]

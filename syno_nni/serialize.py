@@ -70,8 +70,8 @@ def from_dict(data: Any) -> Operator:
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise GraphError(f'operator: "format" must be a version number such as {FORMAT}, got {shown(version)}')
     if version > FORMAT:
-        raise GraphError(f'operator: format {shown(version)} is newer than format {FORMAT}, the newest that this version of '
-                         f'syno-nni reads; upgrade syno-nni')
+        raise GraphError(f'operator: format {shown(version)} is newer than format {FORMAT}, the newest that this '
+                         f'version of syno-nni reads; upgrade syno-nni')
     if set(data) != set(_KEYS):
         raise GraphError(f'operator: wanted the keys {", ".join(_KEYS)}; got '
                          f'{shown(", ".join(str(k)[:20] for k in islice(data, 8)))}')
@@ -88,8 +88,8 @@ def from_dict(data: Any) -> Operator:
     return Operator(outputs, reductions, inputs, weights)
 
 
-def _dump(node: Coordinate) -> list:
-    below = [_dump(c) for c in node.bottom]
+def _dump(node: Coordinate) -> list[Any]:
+    below: list[Any] = [_dump(c) for c in node.bottom]
     if node.argument is not None:
         below.append(str(node.argument) if isinstance(node.argument, Size) else node.argument)
     return [node.kind, *below]
@@ -99,8 +99,9 @@ class _Loader:
     """Reads coordinates; counts them, since lists that share parts may describe more nodes than they hold."""
 
     def __init__(self, outputs: tuple[Size, ...], reductions: tuple[Size, ...]) -> None:
-        self.iterators = {'out': [Out(i, s) for i, s in enumerate(outputs)],
-                          'sum': [Sum(i, s) for i, s in enumerate(reductions)]}
+        self.iterators: dict[str, list[Coordinate]] = {
+            'out': [Out(i, s) for i, s in enumerate(outputs)],
+            'sum': [Sum(i, s) for i, s in enumerate(reductions)]}
         self.nodes = 0
 
     def __call__(self, data: Any, where: str, depth: int = 1) -> Coordinate:
@@ -141,7 +142,7 @@ def _integer(data: Any, where: str) -> int:
     return data
 
 
-def _list(data: Any, where: str) -> list:
+def _list(data: Any, where: str) -> list[Any]:
     if not isinstance(data, list) or len(data) > 64:
         raise GraphError(f'operator: {where} must be a list of at most 64 items, got {shown(data)}')
     return data
