@@ -42,10 +42,7 @@ def open_run(config: SearchConfig, run_dir: Path, *, resume: bool = False, liste
         JournalError: the directory is in use or holds another run, has nothing to resume, or cannot be written. It is
             left as it was.
     """
-    if resume:
-        _must_hold_a_run(run_dir)
-    else:
-        _must_be_free(run_dir, config)
+    check_run_directory(config, run_dir, resume=resume)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -64,6 +61,18 @@ def open_run(config: SearchConfig, run_dir: Path, *, resume: bool = False, liste
         journal.close()
         raise
     return journal
+
+
+def check_run_directory(config: SearchConfig, run_dir: Path, *, resume: bool = False) -> None:
+    """Whether :func:`open_run` can begin or resume there, before any costly preparation. Writes nothing.
+
+    Raises:
+        JournalError: it cannot.
+    """
+    if resume:
+        _must_hold_a_run(run_dir)
+    else:
+        _must_be_free(run_dir, config)
 
 
 def load_run(run_dir: Path) -> RunState:

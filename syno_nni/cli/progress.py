@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import TracebackType
 
-from syno_nni.records import Finished, Record, Submitted
+from syno_nni.records import Finished, Header, Record, Resumed, Submitted
 from syno_nni.run_state import BASELINE, Candidate, RunState
 from syno_nni.text import one_line, shorten
 
@@ -14,8 +15,9 @@ _WIDTH = 118
 class Progress:
     """A journal listener that draws a tqdm bar on stderr and writes lines to stdout. Use as a context manager."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, run_dir: Path) -> None:
         from tqdm import tqdm
+        self._run_dir = run_dir
         # To a file or a pipe, lines are enough.
         self._bar = tqdm(total=total, desc='search', unit='operator', leave=False, dynamic_ncols=True,
                          disable=not sys.stderr.isatty(), smoothing=0.1)
@@ -28,7 +30,9 @@ class Progress:
         self._bar.close()
 
     def __call__(self, record: Record, state: RunState) -> None:
-        if isinstance(record, Submitted):
+        if isinstance(record, Header | Resumed):
+            self.tell(f'run directory: {self._run_dir}')
+        elif isinstance(record, Submitted):
             self._show(state)
         elif isinstance(record, Finished):
             self.tell(outcome_line(state.candidates[record.id], self._bar.total))

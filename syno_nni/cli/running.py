@@ -6,7 +6,7 @@ from pathlib import Path
 
 from syno_nni.config import SearchConfig
 from syno_nni.report import text_report, write_report
-from syno_nni.run_directory import load_run
+from syno_nni.run_directory import check_run_directory, load_run
 from syno_nni.run_state import RunState
 
 from .progress import Progress
@@ -17,9 +17,9 @@ def carry_out(config: SearchConfig, run_dir: Path, *, resume: bool) -> int:
 
     An interrupted search is reported too, and says how to go on.
     """
+    check_run_directory(config, run_dir, resume=resume)
     from syno_nni.nas.experiment import run_search
-    with Progress(config.max_trial_number) as progress:
-        progress.tell(f'run directory: {run_dir}')
+    with Progress(config.max_trial_number, run_dir) as progress:
         try:
             state = run_search(config, run_dir, resume=resume, listener=progress, tell=progress.tell)
         except KeyboardInterrupt:

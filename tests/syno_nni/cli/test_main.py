@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from syno_nni import __version__
+from syno_nni.cli import main as module
+from syno_nni.cli.main import COMMANDS, build_parser, main
+from syno_nni.errors import SpaceError
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in COMMANDS:
+        name = command.__name__.rpartition('.')[2]
+        with pytest.raises(SystemExit) as caught:
+            main([name, '--help'])
+        assert caught.value.code == 0
+        assert f'syno-nni {name}' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('argv', [[], ['dance'], ['search', '--max-trials', '0'], ['search', '--engine', 'cloud'],
+                                  ['show'], ['show', 'conv2d', '--sizes', 'C_in'], ['resume']])
+def test_wrong_usage_exits_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+    assert 'usage:' in capsys.readouterr().err
+
+
+def test_errors_are_one_line_and_debug_shows_more(capsys: pytest.CaptureFixture[str],
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(args: object) -> int:
+        raise SpaceError('too\nsmall')
+
+    parser = build_parser()
+    monkeypatch.setattr(module, 'build_parser', lambda: parser)
+    parse = parser.parse_args
+    monkeypatch.setattr(parser, 'parse_args', lambda argv: _with(parse(argv), run=run))
+    assert main(['zoo']) == 1
+    assert capsys.readouterr().err == 'error: too small\n'
+    with pytest.raises(SpaceError):
+        main(['zoo', '--debug'])
+
+
+def test_interrupts_exit_with_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(args: object) -> int:
+        raise KeyboardInterrupt
+
+    parser = build_parser()
+    monkeypatch.setattr(module, 'build_parser', lambda: parser)
+    parse = parser.parse_args
+    monkeypatch.setattr(parser, 'parse_args', lambda argv: _with(parse(argv), run=run))
+    assert main(['zoo']) == 130
+    assert capsys.readouterr().err == 'interrupted\n'
+
+
+def _with(namespace: object, **values: object) -> object:
+    for name, value in values.items():
+        setattr(namespace, name, value)
+    return namespace
+
+
+def test_console_script_survives_a_closed_pipe(tmp_path: Path) -> None:
+    command = f'{sys.executable} -m syno_nni.cli.main zoo --json | head -c 1'
+    done = subprocess.run(['bash', '-c', command], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert (done.stdout, done.stderr) == ('[', '')
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(['--version'])
+    assert capsys.readouterr().out == f'syno-nni {__version__}\n'
