@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import syno_nni as sn
-from syno_nni.evaluation import Search, orders
-from syno_nni.expr import Coordinate, Iterator, Sum, Unfold
+from syno_nni.evaluation import Search, low_digits, orders
+from syno_nni.expr import Coordinate, Iterator, MergeRight, Sum, Unfold, sibling
 from syno_nni.plan.views import undo
 
 LETTERS = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ'
@@ -27,7 +27,8 @@ class OriginalScheme(nn.Module):
         super().__init__()
         self.op, self.sizes = op, op.check_sizes(sizes)
         self.weights = nn.ParameterList(nn.Parameter(torch.randn(s) * 0.1) for s in op.weight_shapes(sizes))
-        cheapest = min(orders(op), key=lambda order: order.macs(sizes))
+        in_turn = [order for order in orders(op) if all(stage.on_data for stage in order.stages)]
+        cheapest = min(in_turn, key=lambda order: order.macs(sizes))
         search = Search(op)
         # Everything about coordinates is worked out here: the forward pass only makes library calls.
         self.script: list[tuple] = []
@@ -76,6 +77,10 @@ class OriginalScheme(nn.Module):
             if not todo:
                 return
             at = max(todo, key=lambda n: labels[n].depth)
+            node = labels[at]
+            if isinstance(node, MergeRight) and sibling(node) not in labels and low_digits(node) is not None:
+                labels[at] = low_digits(node)
+                continue
             self.script.append(('view', mask, list(labels), at))
             undo(torch.empty([x.size.value(self.sizes) for x in labels], device='meta'), labels, at, self.sizes)
 

@@ -127,6 +127,13 @@ def multiply_adds(program: Program, step: Step) -> int:
 
 # ---- the calls ----
 
+def _roll(x: Tensor, shift: int, dim: int) -> Tensor:
+    """``x.roll(shift, dim)`` as slices joined: runtimes keep their inner layouts through these, not through a roll."""
+    length = x.shape[dim]
+    start = -shift % length
+    return torch.cat([x.narrow(dim, start, length - start), x.narrow(dim, 0, start)], dim)
+
+
 def _conv(x: Tensor, kernel: Tensor, padding: tuple[int, ...], groups: int) -> Tensor:
     call = (F.conv1d, F.conv2d, F.conv3d)[len(padding) - 1]
     return call(x, kernel, None, 1, padding, 1, groups)
@@ -153,7 +160,7 @@ def _digits(x: Tensor, digit: int, rest: int, offset: int) -> Tensor:
     for r in range(base):
         carry, at = divmod(r + offset, base)
         plane = x.narrow(digit, at, 1)
-        planes.append(plane.roll(-carry, rest) if carry % x.shape[rest] else plane)
+        planes.append(_roll(plane, -carry, rest) if carry % x.shape[rest] else plane)
     return torch.cat(planes, digit)
 
 
@@ -164,7 +171,7 @@ def _digit_sum(x: Tensor, digit: int, rest: int, offset: int) -> Tensor:
         carry, at = divmod(r + offset, x.shape[digit])
         plane = x.select(digit, at)
         if carry % x.shape[rest]:
-            plane = plane.roll(-carry, rest - (digit < rest))
+            plane = _roll(plane, -carry, rest - (digit < rest))
         result = plane if result is None else result + plane
     return result
 
@@ -202,7 +209,7 @@ CALLS: dict[str, Callable[..., Tensor]] = {
     'permute': lambda x, order: x.permute(order),
     'expand': lambda x, shape: x.expand(shape),
     'unsqueeze': lambda x, dim: x.unsqueeze(dim),
-    'roll': lambda x, shift, dim: x.roll(shift, dim),
+    'roll': _roll,
     'every': lambda x, dim, step: x[(slice(None),) * dim + (slice(None, None, step),)],
     'narrow': lambda x, dim, start, length: x.narrow(dim, start, length),
     'pad': _pad,
