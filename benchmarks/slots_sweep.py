@@ -1,7 +1,7 @@
 """Find slots in many timm architectures, fill them, and check what a user would do next.
 
     python benchmarks/slots_sweep.py                     # all models, results/slots_sweep.csv and .json
-    python benchmarks/slots_sweep.py --models 'resnet*'  # some; finished rows are kept, --again repeats them
+    python benchmarks/slots_sweep.py --models 'resnet*'  # some; rows without error are kept, --again repeats all
 
 For every model, at its own input size: slots of the default kinds, classic operators in them (grouped 3x3 and depthwise
 convolutions, grouped linear layers for pointwise ones), then forward, backward into every operator, config and
@@ -135,7 +135,7 @@ def main() -> int:
     rows = {} if not (RESULTS / 'slots_sweep.json').exists() else {
         r['model']: r for r in json.loads((RESULTS / 'slots_sweep.json').read_text())['rows']}
     for name in names:
-        if name in rows and not options.again:
+        if name in rows and not rows[name]['error'] and not options.again:
             continue
         rows[name] = sweep_one(name, export=not options.no_export)
         print(*[f'{k}={rows[name][k]}' for k in COLUMNS if k != 'excluded' and rows[name][k] != ''], flush=True)
