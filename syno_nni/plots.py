@@ -118,7 +118,7 @@ def _frame(axes: Axes, x: list[float], y: list[float]) -> None:
     room = max(high - low, 1.0)
     start = 0 if min(x) < max(x) / 2 else min(x) - 0.35 * max(max(x) - min(x), 0.1 * max(x))
     axes.set_xlim(start, max(x) + 0.08 * (max(x) - start))
-    axes.set_ylim(low - 0.15 * room, high + 0.2 * room)
+    axes.set_ylim(low - 0.15 * room, min(high + 0.2 * room, 100 + 0.04 * room))
 
 
 def _labelled(front: list[Candidate]) -> list[Candidate]:
