@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import configparser
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,20 @@ def test_folders_leak_no_top_level_names(tmp_path: Path) -> None:
            'if u.find_spec(n)])'
     done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.stdout == '[]\n', done.stderr
+
+
+@pytest.mark.slow
+def test_wheel_holds_every_file_that_code_reads(options: configparser.SectionProxy, tmp_path: Path) -> None:
+    """The editable install reads the folders themselves, so only a wheel shows what packaging forgot."""
+    homes = dict(line.replace(' ', '').split('=') for line in lines(options['package_dir']))
+    for name in ('setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'):
+        shutil.copy(ROOT / name, tmp_path)
+    for folder in homes.values():
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns('__pycache__'))
+    subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', 'dist', '.'],
+                   cwd=tmp_path, check=True, timeout=300)
+    packed = set(zipfile.ZipFile(next((tmp_path / 'dist').glob('*.whl'))).namelist())
+    for name, folder in homes.items():
+        for path in (ROOT / folder).rglob('*'):
+            if path.is_file() and path.suffix != '.pyc':
+                assert f'{name.replace(".", "/")}/{path.relative_to(ROOT / folder).as_posix()}' in packed
