@@ -237,19 +237,15 @@ class _RunLock:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise JournalError(f'{path.parent}: cannot write in the run directory: {error.strerror}') from None
         try:
             self._acquire(path)
         except BaseException:
             os.close(self._file)
-            self._file = None
             raise
-
-    @property
-    def released(self) -> bool:
-        return self._file is None
+        self.released = False
 
     def _acquire(self, path: Path) -> None:
         try:
@@ -274,7 +270,7 @@ class _RunLock:
         return os.pread(self._file, 300, 0).decode(errors='replace').strip()
 
     def release(self) -> None:
-        if self._file is not None:
+        if not self.released:
+            self.released = True
             os.ftruncate(self._file, 0)
             os.close(self._file)
-            self._file = None

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .run_state import Candidate, RunState
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 _OPERATOR, _FRONT, _BASELINE, _BEST, _INK = '#9AA5B1', '#0072B2', '#D55E00', '#009E73', '#2B2F36'
-_STYLE = {
+_STYLE: Any = {
     'axes.edgecolor': '#9AA5B1', 'axes.labelcolor': _INK, 'axes.spines.right': False, 'axes.spines.top': False,
     'axes.titlelocation': 'left', 'axes.titlepad': 10, 'axes.titlesize': 11, 'axes.titleweight': 'bold',
     'font.size': 9.5,
@@ -88,6 +88,7 @@ def _pareto(axes: Axes, state: RunState) -> None:
 
 
 def _convergence(axes: Axes, state: RunState) -> None:
+    from matplotlib.ticker import MaxNLocator
     scored = [c for c in state.succeeded if 'default' in c.metrics]
     if scored:
         numbers = list(range(1, len(scored) + 1))
@@ -102,7 +103,7 @@ def _convergence(axes: Axes, state: RunState) -> None:
     axes.set_ylabel('objective (default)')
     axes.set_title(state.config.get('experimentName', 'search'))
     axes.grid(axis='y')
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _xy(candidates: list[Candidate], state: RunState) -> tuple[list[float], list[float]]:
