@@ -135,7 +135,7 @@ class SlotsConfig(_Section):
 
 class StrategyConfig(_Section):
     """The exploration strategy by name, its seed, and (as NNI calls them) the ``classArgs`` of its class."""
-    name: Literal['random', 'evolution'] = 'random'
+    name: Literal['random', 'evolution', 'mcts'] = 'random'
     seed: Whole = 0
     class_args: dict[Text, JsonValue] = Field(default_factory=dict)
 
@@ -163,7 +163,7 @@ class LatencyConfig(_Section):
 
     Candidate and original take turns for ``seconds``, at least ``minRounds`` times, after ``warmup`` calls of each.
     """
-    runtime: Literal['eager'] = 'eager'
+    runtime: Literal['eager', 'inductor', 'onnx', 'openvino'] = 'eager'
     threads: Count = 1
     batch_size: Count = 1
     image_size: Count | None = None

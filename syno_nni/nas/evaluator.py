@@ -104,7 +104,7 @@ class OperatorEvaluator(Evaluator):
             self.config.model.name, **{**self.config.model.kwargs, 'pretrained': False},
             in_chans=self.config.data.channels, num_classes=self.data.num_classes)
         pair = measure_pair(model.cpu(), baseline, example, threads=latency.threads, warmup=latency.warmup,
-                            min_rounds=latency.min_rounds, seconds=latency.seconds)
+                            min_rounds=latency.min_rounds, seconds=latency.seconds, runtime=latency.runtime)
         if kept:  # measured against itself: one number, not two with noise between them
             ms = round(pair.baseline.median_ms, 4)
             return {'latency_ms': ms, 'baseline_latency_ms': ms, 'speedup': 1.0, 'speedup_low': 1.0,

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from syno_nni.config import SearchConfig
 from syno_nni.data import Splits
-from syno_nni.errors import ConfigError, JournalError
+from syno_nni.errors import ConfigError, JournalError, MeasureError
 from syno_nni.journal import Journal, Listener
+from syno_nni.measure.runtimes import missing
 from syno_nni.records import Ended, Tested
 from syno_nni.run_directory import open_run
 from syno_nni.run_state import BASELINE, RunState
@@ -53,6 +54,8 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool = False, lis
     if config.latency.image_size not in (None, config.data.image_size):
         raise ConfigError(f'latency.imageSize: {config.latency.image_size} differs from data.imageSize, '
                           f'{config.data.image_size}: the operators of a run are made for one size')
+    if lacking := missing(config.latency.runtime):
+        raise MeasureError(f'latency.runtime: {config.latency.runtime} needs {lacking}')
     evaluator = OperatorEvaluator(config.to_dict())
     tell(evaluator.data.summary())
     space = backbone_space(config, evaluator.data)

@@ -3,12 +3,13 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syno_nni.config import SearchConfig, load_config, parse_yaml
+from syno_nni.config import LatencyConfig, SearchConfig, SlotsConfig, StrategyConfig, load_config, parse_yaml
 from syno_nni.errors import ConfigError
 
 
@@ -112,6 +113,15 @@ def test_identity_leaves_out_budget_and_engine() -> None:
     other = config.replace(evaluation=config.evaluation.model_copy(update={'epochs': 77}))
     assert other.digest() != config.digest()
     assert config.differences(other) == [f'evaluation.epochs: {config.evaluation.epochs} -> 77']
+
+
+def test_names_that_other_parts_define_are_the_same_here() -> None:
+    from syno_nni.measure.runtimes import RUNTIMES
+    from syno_nni.search_spaces.slots import KINDS
+    from syno_nni.strategies import strategy_names
+    assert get_args(LatencyConfig.model_fields['runtime'].annotation) == RUNTIMES
+    assert get_args(StrategyConfig.model_fields['name'].annotation) == strategy_names()
+    assert set(SlotsConfig().kinds) <= set(KINDS)
 
 
 def test_objective_weighs_accuracy_and_speedup_and_keeps_limits() -> None:
