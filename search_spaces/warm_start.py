@@ -128,7 +128,7 @@ def fit_weights(apply: FilledSlot, slot: FilledSlot, x: Tensor, target: Tensor, 
             values[name], residual = _least_squares(lambda w, name=name: run(name, w), values[name], target,
                                                     iterations, damping)
             error = residual / scale
-        if before - error < 1e-5:
+        if before - error < SLOW * before + 1e-7:
             break
     _balance(values, start)
     with torch.no_grad():
@@ -271,7 +271,10 @@ def _on_small_map(slot: FilledSlot) -> FilledSlot:
 
 
 def _impulses(slot: FilledSlot, generator: torch.Generator) -> Tensor:
-    """One sample per input channel, zero but for a one near the middle of the map."""
+    """One sample per input channel, zero but for a one near the middle of the map.
+
+    In front of a stride the one fills a pooling window: pooling keeps smooth inputs and must not be asked for more.
+    """
     channels, sizes = slot.in_channels, slot.sizes
     match slot.layout:
         case 'NCHW':
@@ -284,14 +287,14 @@ def _impulses(slot: FilledSlot, generator: torch.Generator) -> Tensor:
             axes = ()
         case _:
             axes = (sizes.get('T', 1),)
-    if slot.stride:
-        axes = tuple(n * s for n, s in zip(axes, slot.stride, strict=True))
     probes = torch.zeros(channels, channels, *axes)
     # Positions differ so that operators that treat even and odd positions differently see both.
     where = [(n // 2 - (n > 3) + torch.randint(min(n, 3), (channels,), generator=generator)).clamp(0, n - 1)
              for n in axes]
     each = torch.arange(channels)
     probes[(each, each, *where)] = 1
+    for axis, (step, size) in enumerate(zip(slot.stride, slot.input_size, strict=False), start=2):
+        probes = probes.repeat_interleave(step, axis).narrow(axis, 0, size)
     return probes if slot.layout.startswith('NC') else probes.movedim(1, -1)
 
 

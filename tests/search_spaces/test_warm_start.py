@@ -60,6 +60,15 @@ def test_the_best_approximation_of_a_kernel():
     torch.testing.assert_close(result(torch.ones(1, 8, 8, 8))[0, :, 4, 4], 2 * middle.sum(1))
 
 
+@pytest.mark.parametrize('size', [8, 9, 40])
+def test_a_stride_keeps_the_response_to_smooth_inputs(size):
+    layer = nn.Conv2d(8, 16, 1, 2)
+    model = Tail(layer)
+    result = retrofit(model, POINTWISE, (1, 8, size, size))
+    assert fit_kernels(model, result)['layer'] < 1e-8
+    torch.testing.assert_close(result.layer.layer.weights[0], layer.weight[:, :, 0, 0])
+
+
 def test_several_weights_take_turns():
     torch.manual_seed(0)
     layer = nn.Conv2d(8, 16, 3, padding=1)
