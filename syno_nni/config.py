@@ -14,8 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -337,15 +336,15 @@ def _read(path: Path) -> str:
 def _one_line(error: ValidationError) -> str:
     messages: dict[str, None] = {}
     for item in error.errors(include_url=False):
-        path = [part for part in item['loc'] if not _is_union_branch(part)]
-        messages[_message(item, path)] = None
+        messages[_message(item)] = None
     shown = list(messages)[:5]
     if len(messages) > 5:
         shown.append(f'and {len(messages) - 5} more')
     return '; '.join(shown)
 
 
-def _message(item: Any, path: list[Any]) -> str:
+def _message(item: Any) -> str:
+    path = item['loc']
     where = '.'.join(str(part) for part in path)
     if item['type'] == 'extra_forbidden':
         known = [to_camel(name) for name in _section_at(path[:-1]).model_fields]
@@ -372,27 +371,12 @@ _WANTED = {
 }
 
 
-def _is_union_branch(part: Any) -> bool:
-    """Pydantic names the branch of a union in an error's path; users know no branches."""
-    return isinstance(part, str) and (part in ('float', 'int', 'bool', 'str', 'constrained-str')
-                                      or part.startswith('function-'))
-
-
-def _section_at(path: list[Any]) -> type[BaseModel]:
+def _section_at(path: tuple[Any, ...]) -> type[BaseModel]:
     section: type[BaseModel] = SearchConfig
     for part in path:
-        for name, info in section.model_fields.items():
-            if part in (name, to_camel(name)):
-                section = next(_sections(info.annotation), section)
+        annotation = next(f.annotation for name, f in section.model_fields.items() if part in (name, to_camel(name)))
+        section = annotation  # type: ignore[assignment]
     return section
-
-
-def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif get_origin(annotation) in (Union, UnionType):
-        for branch in get_args(annotation):
-            yield from _sections(branch)
 
 
 def _leaves(data: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
