@@ -156,6 +156,34 @@ class TestRetrofit:
         assert_trains_and_reloads(result, model, torch.randn(1, 8, 6, 6))
 
 
+class Gpt(nn.Module):
+    """One block of a language model whose classifier shares the embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.qkv, self.mix = nn.Embedding(32, 8), nn.Linear(8, 24), nn.Linear(8, 8)
+        self.classify = nn.Linear(8, 32, bias=False)
+        self.classify.weight = self.embed.weight
+
+    def forward(self, tokens):
+        x = self.embed(tokens)
+        q, k, v = (t.unsqueeze(1) for t in self.qkv(x).chunk(3, -1))
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.classify(x + self.mix(y.squeeze(1)))
+
+
+def test_language_model():
+    model, tokens = Gpt(), torch.arange(24).reshape(2, 12)
+    grouped = 'out[n:N, t:T, o:C_out] = sum[c:C_in/g] in[n, t, (o//(C_out/g))*(C_in/g) + c] * w1[o, c]'
+    result = retrofit(model, {'qkv': grouped}, tokens)
+    assert list(filled_slots(result)) == ['qkv']
+    result(tokens).square().sum().backward()
+    # No token sees a later one: the operator works on each by itself.
+    changed = tokens.clone()
+    changed[:, 6:] = 0
+    torch.testing.assert_close(result(changed)[:, :6], result(tokens)[:, :6])
+
+
 class Tail(nn.Module):
     """A layer, and something after it so that it is not the model's output."""
 
