@@ -42,7 +42,7 @@ def write_report(state: RunState, run_dir: Path) -> list[Path]:
 
 def text_report(state: RunState, run_dir: Path) -> str:
     """The end of a search as people read it: table, winner, failures, where the files are and how to go on."""
-    return '\n'.join([result_table(state), '', *_remarks(state), *_where(state, run_dir)])
+    return '\n'.join([result_table(state), '', *_remarks(state, _shown(state)), *_where(state, run_dir)])
 
 
 def result_table(state: RunState) -> str:
@@ -63,7 +63,7 @@ def html_report(state: RunState, pareto: bytes | None = None, convergence: bytes
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         f'<meta name="viewport" content="width=device-width"><title>{title}</title><style>{_CSS}</style></head>',
-        f'<body><h1>{title}</h1>', *(f'<p>{html.escape(line)}</p>' for line in _remarks(state)),
+        f'<body><h1>{title}</h1>', *(f'<p>{html.escape(line)}</p>' for line in _remarks(state, state.succeeded)),
         f'<div class="plots">{plots}</div>',
         '<h2>Pareto-best operators</h2>', _html_table([_cells(c, state) for c in shown]),
         f'<h2>All {len(ranked)} evaluated operators, best objective first</h2>',
@@ -95,7 +95,7 @@ def _cells(candidate: Candidate, state: RunState) -> tuple[str, ...]:
             formula)
 
 
-def _remarks(state: RunState) -> Iterator[str]:
+def _remarks(state: RunState, listed: list[Candidate]) -> Iterator[str]:
     baseline, best = state.baseline, state.best
     if best is None:
         yield 'No operator was evaluated successfully.'
@@ -105,8 +105,7 @@ def _remarks(state: RunState) -> Iterator[str]:
         tail = f'; original model {_percent(original)}' if original is not None else ''
         yield (f'* best objective: {best.id}, test accuracy {_percent(test)}{tail}' if test is not None
                else f'* best objective: {best.id}; its test accuracy is taken when the search ends')
-    shown = [c for c in _shown(state) if c.metrics.get('noisy')]
-    if shown:
+    if any(c.metrics.get('noisy') for c in listed):
         yield '~ noisy measurement: something else kept the machine busy'
     failures: dict[str, int] = {}
     for candidate in state.failed:
@@ -115,8 +114,8 @@ def _remarks(state: RunState) -> Iterator[str]:
     failed = f', {len(state.failed)} failed ({", ".join(f"{n} {kind}" for kind, n in failures.items())})'
     yield (f'{len(state.succeeded)} operators evaluated{failed if failures else ""}'
            f'{f", {len(state.in_flight)} in flight" if state.in_flight else ""}; {_ending(state)}. '
-           f'Latency: {latency_conditions(state)}, on {state.environment.get("cpu", "this machine")}; '
-           "the original model's divided by the speedup, for which both took turns.")
+           f'Latency: {latency_conditions(state)}, on {state.environment.get("cpu", "this machine")}, '
+           'in turns with the original model.')
 
 
 def _ending(state: RunState) -> str:
@@ -166,7 +165,7 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
 .plots { display: flex; flex-wrap: wrap; gap: 1rem } .plots img { width: 100%; max-width: 35rem; height: auto }
 .scroll { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #e6e9ed; vertical-align: top }
-td.n, th.n { text-align: right; white-space: nowrap } code, pre { font-size: .82rem } pre { overflow-x: auto }
+td.n, th.n { text-align: right } td.n, td:first-child { white-space: nowrap } code, pre { font-size: .82rem } pre { overflow-x: auto }
 """
 
 
