@@ -165,7 +165,8 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
 .plots { display: flex; flex-wrap: wrap; gap: 1rem } .plots img { width: 100%; max-width: 35rem; height: auto }
 .scroll { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid #e6e9ed; vertical-align: top }
-td.n, th.n { text-align: right } td.n, td:first-child { white-space: nowrap } code, pre { font-size: .82rem } pre { overflow-x: auto }
+td.n, th.n { text-align: right } td.n, td:first-child { white-space: nowrap }
+code, pre { font-size: .82rem } pre { overflow-x: auto }
 """
 
 
