@@ -5,18 +5,22 @@ warm-started and not yet fine-tuned, so it ranks the choices rather than predict
 """
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from syno_nni.errors import SlotError
 from syno_nni.operator import Operator
 
 from .assign import KEEP
 from .filled_slot import FilledSlot, misfit
 from .retrofit import retrofit
 from .slots import Slot
+from .trace import LAYERS, Example, example_of
 from .warm_start import warm_start
 
 Timer = Callable[[nn.Module, nn.Module, Tensor], tuple[float, float]]
@@ -68,6 +72,46 @@ def slot_losses(model: nn.Module, groups: Mapping[str, Sequence[Slot]], operator
             warm_start(model, candidate, batches)
             losses[name][op.id] = baseline - score(candidate.eval())
     return losses
+
+
+def layer_latencies(model: nn.Module, example_input: Example = None, *, rounds: int = 15) -> dict[str, float]:
+    """Latency in ms that every convolution and linear layer has within the running model: the median of ``rounds``.
+
+    Measured in torch's eager runtime, in evaluation mode, summed over the calls of a layer. A guide to where the time
+    goes, for the slot table; compare operators with :func:`slot_latencies`.
+
+    Raises:
+        SlotError: the model does not run on the example input.
+    """
+    names = {m: name for name, m in model.named_modules() if name and isinstance(m, LAYERS)}
+    timings: list[dict[str, float]] = []
+    started: dict[nn.Module, float] = {}
+
+    def enter(module: nn.Module, *_: Any) -> None:
+        started[module] = time.perf_counter()
+
+    def leave(module: nn.Module, *_: Any) -> None:
+        spent = (time.perf_counter() - started[module]) * 1e3
+        timings[-1][names[module]] = timings[-1].get(names[module], 0.0) + spent
+
+    args, kwargs = example_of(model, example_input)
+    flags = {m: m.training for m in model.modules()}
+    handles = [h for m in names for h in (m.register_forward_pre_hook(enter), m.register_forward_hook(leave))]
+    try:
+        with torch.inference_mode():
+            model.eval()
+            for _ in range(rounds + 2):
+                timings.append({})
+                model(*args, **kwargs)
+    except Exception as error:
+        raise SlotError(f'{type(model).__name__} does not run on the example input: {type(error).__name__}: {error}'
+                        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, flag in flags.items():
+            module.training = flag
+    return {name: statistics.median(t[name] for t in timings[2:]) for name in timings[-1]}
 
 
 def layer_input(slot: Slot) -> Tensor:

@@ -6,14 +6,15 @@ from typing import Any
 
 from .slots import Excluded, Slot
 
-_NUMBERS = ('layers', 'MACs', 'share', 'params', 'ms')
+_NUMBERS = ('layers', 'MACs', 'share', 'params', 'ms', 'of time')
 
 
 def slot_rows(slots: Iterable[Slot], excluded: Iterable[Excluded] = (),
               latency_ms: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
     """One row per layer: ``name, kind, sizes, stride, macs, share, params, latency_ms, excluded`` (the reason, or '').
 
-    ``latency_ms`` maps layer names to measured latencies; the column is None where there is none.
+    ``latency_ms`` maps layer names to measured latencies (:func:`~.measure_slots.layer_latencies`); the column is
+    None where there is none.
     """
     times = latency_ms or {}
     rows = [{'name': s.name, 'kind': s.kind, 'sizes': _sizes(s.sizes), 'stride': _by(s.stride), 'macs': s.macs,
@@ -28,13 +29,13 @@ def format_slot_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows of :func:`slot_rows` as text: the slots, the excluded layers by kind and reason, and a total."""
     slots = [r for r in rows if not r['excluded']]
     others = [r for r in rows if r['excluded']]
-    timed = any(r['latency_ms'] is not None for r in rows)
+    whole = sum(r['latency_ms'] or 0.0 for r in rows)
     parts = []
     if slots:
-        head = ['slot', 'kind', 'sizes', 'stride', 'MACs', 'share', 'params'] + ['ms'] * timed
+        head = ['slot', 'kind', 'sizes', 'stride', 'MACs', 'share', 'params'] + ['ms', 'of time'] * (whole > 0)
         parts.append(_columns([head] + [
             [r['name'], r['kind'], r['sizes'], r['stride'], quantity(r['macs']), f'{r["share"]:.1%}',
-             quantity(r['params'])] + [_milliseconds(r['latency_ms'])] * timed for r in slots]))
+             quantity(r['params']), *_time(r['latency_ms'], whole)] for r in slots]))
     if others:
         groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
         for row in others:
@@ -61,8 +62,11 @@ def _names(names: Sequence[str]) -> str:
     return ', '.join(names) if len(names) < 3 else f'{names[0]} ... {names[-1]}'
 
 
-def _milliseconds(value: float | None) -> str:
-    return '' if value is None else f'{value:.3f}'
+def _time(latency_ms: float | None, whole_ms: float) -> list[str]:
+    """The two columns of measured latencies, where there are any."""
+    if not whole_ms:
+        return []
+    return ['', ''] if latency_ms is None else [f'{latency_ms:.3f}', f'{latency_ms / whole_ms:.1%}']
 
 
 def _sizes(sizes: Mapping[str, int]) -> str:

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from syno_nni.errors import SlotError
 from syno_nni.operator import Operator
 from syno_nni.search_spaces.assign import KEEP, options_from, solve
 from syno_nni.search_spaces.filled_slot import FilledSlot
-from syno_nni.search_spaces.measure_slots import layer_input, slot_latencies, slot_losses
+from syno_nni.search_spaces.measure_slots import layer_input, layer_latencies, slot_latencies, slot_losses
 from syno_nni.search_spaces.retrofit import filled_slots, retrofit
 from syno_nni.search_spaces.slots import find_slots, group_slots
 
@@ -69,3 +70,13 @@ def test_losses_and_the_whole_chain():
 def test_inputs_of_layers(layer, shape):
     slots, _ = find_slots(nn.Sequential(layer, nn.Sigmoid()), shape, kinds='all')
     assert layer_input(slots[0]).shape == shape
+
+
+def test_latencies_within_a_model():
+    model = Net().train()
+    found = layer_latencies(model, EXAMPLE, rounds=3)
+    assert list(found) == ['stem', 'body.0', 'body.3', 'body.4', 'head']
+    assert all(ms > 0 for ms in found.values())
+    assert model.training
+    with pytest.raises(SlotError, match='does not run'):
+        layer_latencies(model, (1, 4, 8, 8))
