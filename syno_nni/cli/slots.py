@@ -20,6 +20,7 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
     parser.add_argument('--exclude', default='', metavar='PATTERNS', help='layer names to keep')
     parser.add_argument('--image-size', type=positive, metavar='PIXELS', help='(default: the size the model declares)')
     parser.add_argument('--channels', type=positive, default=3, help='of the image (default: %(default)s)')
+    parser.add_argument('--latency', action='store_true', help='measure every layer within the model (eager)')
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(run=run)
 
@@ -32,6 +33,10 @@ def run(args: argparse.Namespace) -> int:
     model = create_backbone(args.model, in_chans=args.channels)
     shape = (1, args.channels, args.image_size, args.image_size) if args.image_size else None
     slots, excluded = find_slots(model, shape, kinds=args.kinds, include=args.include, exclude=args.exclude)
-    rows = slot_rows(slots, excluded)
+    times = None
+    if args.latency:
+        from syno_nni.search_spaces.measure_slots import layer_latencies
+        times = layer_latencies(model, shape)
+    rows = slot_rows(slots, excluded, times)
     print(json.dumps(rows, indent=2) if args.json else format_slot_table(rows))
     return 0
