@@ -4,6 +4,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from syno_nni.text import columns, quantity
+
 from .slots import Excluded, Slot
 
 _NUMBERS = ('layers', 'MACs', 'share', 'params', 'ms', 'of time')
@@ -48,16 +50,6 @@ def format_slot_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return '\n\n'.join(parts)
 
 
-def quantity(number: int | None) -> str:
-    """A count with a metric prefix: 1814073344 is ``1.81G``."""
-    if number is None:
-        return ''
-    for limit, prefix in ((10 ** 9, 'G'), (10 ** 6, 'M'), (10 ** 3, 'k')):
-        if number >= limit:
-            return f'{number / limit:.3g}{prefix}'
-    return str(number)
-
-
 def _names(names: Sequence[str]) -> str:
     return ', '.join(names) if len(names) < 3 else f'{names[0]} ... {names[-1]}'
 
@@ -80,7 +72,4 @@ def _by(numbers: Sequence[int]) -> str:
 
 
 def _columns(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    right = [lines[0][i] in _NUMBERS for i in range(len(widths))]
-    return '\n'.join('  '.join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True))
-                     .rstrip() for line in lines)
+    return columns(lines, {i for i, head in enumerate(lines[0]) if head in _NUMBERS})
