@@ -1,6 +1,6 @@
 """Put operators into the slots of a model: any timm name, any torch module.
 
->>> fast = retrofit(model, 'out[n:N, o:C_out, ...] = ...', example_input=(1, 3, 224, 224))    # one for all slots
+>>> fast = retrofit(model, classics.grouped_conv2d(), example_input=(1, 3, 224, 224))    # one operator for all slots
 >>> fast = retrofit(model, {'layer4.*': op, 'pointwise': other, 'layer1.0.conv1': 'keep'})
 
 A retrofitted model is saved as data, :func:`slot_config` beside a ``state_dict``, and comes back without running
