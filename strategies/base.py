@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
 _HEALTH_CHECK_S = 5.0
+_LONGEST_SILENCE_S = 60.0
 _GRACE_S = 120.0
 # How long a trial may overrun its limit before the strategy stops waiting for the engine to end it.
 
@@ -105,6 +106,7 @@ class SynoStrategy(Strategy):
         self._past: list[Outcome] = []
         self._next = 1
         self._exhausted = False
+        self._silence = 0
         self._broken: Exception | None = None
 
     # --- for subclasses ----------------------------------------------------------------------------------------------
@@ -290,16 +292,24 @@ class SynoStrategy(Strategy):
                                                   seconds))
 
     def _check_engine(self) -> None:
-        """Raise if NNI's manager is gone: no event will come any more."""
+        """Raise if nothing will come any more: NNI's manager is gone, or its trials have ended unheard."""
         binding = getattr(_innermost(self.engine), 'nodejs_binding', None)
         if binding is None:
             return
         try:
-            status = binding.get_status()
+            status, statistics = binding.get_status(), binding.get_job_statistics()
         except Exception as error:
             raise _gone(error) from error
         if status == 'ERROR':
             raise EngineError("NNI's manager has failed; what is finished is in the journal: resume the run")
+        alive = sum(s['trialJobNumber'] for s in statistics if s['trialJobStatus'] in ('WAITING', 'RUNNING'))
+        if alive or not self._flights:
+            self._silence = 0
+            return
+        self._silence += 1
+        if self._silence * _HEALTH_CHECK_S > _LONGEST_SILENCE_S:
+            raise EngineError("NNI's manager has no running trial, but has not said how the last ones ended; what is "
+                              'finished is in the journal: resume the run')
 
     # --- listening: called from the engine's thread, where an exception would end all listening ----------------------
 

@@ -1,16 +1,24 @@
 """One measurement at a time on a machine: two at once would time each other."""
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 try:
     import fcntl
 except ImportError:  # not a POSIX system: nothing to lock with, and the noise flag has to do
     fcntl = None  # type: ignore[assignment]
+
+_log = logging.getLogger(__name__)
+
+PATIENCE_S = 60.0
+"""Seconds to wait for others. A long benchmark beside a search must not stop it for good."""
 
 
 def lock_path() -> Path:
@@ -20,11 +28,28 @@ def lock_path() -> Path:
 
 
 @contextmanager
-def measurement_lock() -> Iterator[None]:
-    """Wait for other measurements of this user to end, and keep new ones waiting; the system frees it at any exit."""
+def measurement_lock(patience_s: float = PATIENCE_S) -> Iterator[None]:
+    """Wait for other measurements of this user to end, and keep new ones waiting.
+
+    After ``patience_s`` seconds it goes on all the same, with a warning: a disturbed measurement calls itself noisy.
+    The system frees the lock at any kind of exit.
+    """
     if fcntl is None:
         yield
         return
     with lock_path().open('a') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        deadline = time.monotonic() + patience_s
+        while not _acquired(file):
+            if time.monotonic() > deadline:
+                _log.warning('another measurement has held %s for %g s: measuring beside it', lock_path(), patience_s)
+                break
+            time.sleep(0.05)
         yield
+
+
+def _acquired(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -24,6 +24,8 @@ from nni.typehint import ParameterRecord
 
 from syno_nni.errors import EngineError
 
+from . import plain_json  # noqa: F401 - formulas hold what NNI takes for comments
+
 _log = logging.getLogger(__name__)
 
 _UNUSED = (CommandType.ImportData, CommandType.AddCustomizedTrialJob, CommandType.UpdateSearchSpace, CommandType.Ping)

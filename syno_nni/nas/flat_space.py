@@ -6,6 +6,8 @@ from typing import Any
 import nni
 from nni.nas.space import ModelStatus, SimplifiedModelSpace
 
+from . import plain_json  # noqa: F401 - formulas hold what NNI takes for comments
+
 _PAYLOAD = 'payload'
 
 

@@ -9,15 +9,19 @@ from types import FrameType
 
 _depth = 0
 _pending: int | None = None
+_interrupted = False
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
     """In the block SIGTERM does what SIGINT does. NNI's engines treat a KeyboardInterrupt as the user's wish, and any
-    other exception as a failure of the trial. Outside the main thread nothing changes."""
+    other exception as a failure of the trial. Further signals are ignored: what follows is only being stopped, which
+    is bounded in time. Outside the main thread nothing changes."""
+    global _interrupted
     if not _in_main_thread():
         yield
         return
+    _interrupted = False
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -44,7 +48,10 @@ def shielded() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    global _pending
+    global _pending, _interrupted
+    if _interrupted:
+        return
+    _interrupted = True
     if _depth:
         _pending = number
     else:

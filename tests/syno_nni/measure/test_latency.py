@@ -107,3 +107,11 @@ def test_one_measurement_at_a_time() -> None:
     assert entered.is_set()
     with lock_path().open('a') as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_waiting_ends(caplog: pytest.LogCaptureFixture) -> None:
+    with lock_path().open('a') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with measurement_lock(patience_s=0.1):
+            pass
+    assert 'measuring beside it' in caplog.text

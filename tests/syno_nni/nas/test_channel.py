@@ -94,6 +94,15 @@ def test_no_record_is_an_error_and_not_a_guess(serve: Any) -> None:
         ExactParameterChannel(manager.url, 'job1', patience_s=0.3).receive_parameter()
 
 
+# --- what both read --------------------------------------------------------------------------------------------------
+
+def test_formulas_are_no_comments() -> None:
+    message = json.dumps({'type': 'EN', 'content': json.dumps({'hyper_params': json.dumps({'op': 'w1[o//s, c] # s'})})})
+    with pytest.raises(ValueError):
+        nni.load(message, ignore_comments=True)  # as NNI does; it is repaired when this fails
+    assert nni.load(nni.load(nni.load(message)['content'])['hyper_params']) == {'op': 'w1[o//s, c] # s'}
+
+
 # --- the strategy's side ---------------------------------------------------------------------------------------------
 
 COMMANDS = [

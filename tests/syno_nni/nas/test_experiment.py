@@ -129,6 +129,7 @@ def test_a_failing_candidate_is_an_outcome(tmp_path: Path, monkeypatch: pytest.M
 def test_a_real_experiment_with_trials_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two trials at a time on real data; parameters are not mixed up, and nothing is left behind."""
     monkeypatch.setattr('syno_nni.nas.mutable._space', lambda key: toy.ToySpace())
+    monkeypatch.setenv('TMPDIR', str(tmp_path))  # a lock of its own: measurements elsewhere do not matter here
     port, addresses = free_port(), []
     config = make_config(engine='local', port=port, maxTrialNumber=2, trialConcurrency=2)
 

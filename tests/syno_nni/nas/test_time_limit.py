@@ -57,5 +57,11 @@ def test_interrupts_wait_for_what_belongs_together(number: signal.Signals) -> No
     assert done == ['inner', 'outer']
     assert signal.getsignal(number) is before
     with pytest.raises(KeyboardInterrupt), interruptible():
-        os.kill(os.getpid(), number)
-        time.sleep(0.05)
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(0.05)
+        finally:
+            os.kill(os.getpid(), number)
+            time.sleep(0.05)
+            done.append('stopped in peace')
+    assert done[-1] == 'stopped in peace'
