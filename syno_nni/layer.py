@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,12 @@ class SynthesizedLayer(nn.Module):
         """
         _check_shape(x, self)
         return self.plan.program(x, list(self.weights))
+
+    def tune(self, **options: Any) -> SynthesizedLayer:
+        """Chooses the plan by measuring; options as for `syno_nni.plan.tuning.optimize_plan`. Returns itself."""
+        from .plan.tuning import optimize_plan
+        self.plan = optimize_plan(self.op, self.sizes, **{'measure': True, **options})
+        return self
 
     def fuse(self) -> FusedLayer:
         """The deploy form: everything that depends on weights alone computed ahead. `reparameterize_model` finds it."""

@@ -1,0 +1,127 @@
+"""Choosing a plan by measuring the best few of the cost model, with results remembered per host."""
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..errors import MeasureError
+from ..size import Binding
+from .optimize import Plan, plans
+
+if TYPE_CHECKING:
+    from ..operator import Operator
+
+CLOSE = 1.03
+"""A plan has to be this much faster than one that the cost model prefers, or the difference may be noise."""
+
+
+def optimize_plan(op: Operator, sizes: Binding, *, measure: bool = False, runtime: str = 'eager', candidates: int = 6,
+                  seconds: float = 0.15, threads: int | None = None, cache: Path | None = None) -> Plan:
+    """The best plan for an operator at a binding.
+
+    Args:
+        op, sizes: what to run; the batch size is ``sizes``'.
+        measure: time the ``candidates`` that the cost model likes best; otherwise take its first.
+        runtime: where to time them (`syno_nni.measure.runtimes`).
+        seconds: for each candidate.
+        threads: None for as many as torch uses now.
+        cache: a JSON file of earlier choices; None for ``default_cache()``.
+
+    Raises:
+        SizeError: a size of the operator is not an integer at the binding.
+        MeasureError: the runtime is missing, or every candidate fails in it.
+    """
+    found = plans(op, sizes)
+    if not measure or len(found) == 1:
+        return found[0]
+    threads = threads or torch.get_num_threads()
+    path = cache or default_cache()
+    key = _digest([str(op), sorted(op.check_sizes(sizes).items()), runtime, threads, host_name(), candidates,
+                   [str(plan) for plan in found[:candidates]]])
+    chosen = _read(path).get(key)
+    for plan in found[:candidates]:
+        if _digest(str(plan)) == chosen:
+            return plan
+    best = _fastest(op, sizes, found[:candidates], runtime, seconds, threads)
+    _remember(path, key, _digest(str(best)))
+    return best
+
+
+def default_cache() -> Path:
+    """``$SYNO_NNI_CACHE/plans.json``, or under the user's cache folder."""
+    folder = os.environ.get('SYNO_NNI_CACHE')
+    if folder is None:
+        folder = Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 'syno-nni'
+    return Path(folder) / 'plans.json'
+
+
+def host_name() -> str:
+    """What a measured choice holds for: machine type, processor and number of cores."""
+    info = Path('/proc/cpuinfo')
+    lines = info.read_text().splitlines() if info.exists() else []
+    model = next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), platform.processor())
+    return f'{platform.machine()} {model} x{os.cpu_count()}'
+
+
+def _fastest(op: Operator, sizes: Binding, found: tuple[Plan, ...], runtime: str, seconds: float, threads: int) -> Plan:
+    from ..layer import FusedLayer
+    from ..measure.lock import measurement_lock
+    from ..measure.runtimes import time_in
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(s, generator=generator) / math.sqrt(max(math.prod(s), 1)) for s in op.weight_shapes(sizes)]
+    models: list[nn.Module] = []
+    for plan in found:
+        before, rest, kept = plan.program.split()
+        constants = [c.contiguous() for c in before.constants(weights, kept)]
+        models.append(FusedLayer(Plan(rest, plan.cost, plan.batch), constants, op.id).eval())
+    x = torch.randn(op.input_shape(sizes), generator=generator)
+    with torch.no_grad():
+        want = models[0](x)
+    before_threads = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with measurement_lock():
+            timings, outputs = time_in(runtime, models, x, threads=threads, warmup=3, min_rounds=10, max_rounds=200,
+                                       seconds=seconds * len(models))
+    finally:
+        torch.set_num_threads(before_threads)
+    right = [float(np.linalg.norm(got - want.numpy())) <= 1e-3 * float(want.norm()) for got in outputs]
+    if not any(right):
+        raise MeasureError(f'no plan of operator {op.id} computes the right thing in {runtime}')
+    # The lower quartile: other processes only ever make a call slower.
+    times = [float(np.percentile(t, 25)) if ok else math.inf for t, ok in zip(timings, right)]
+    return found[next(n for n, t in enumerate(times) if t <= CLOSE * min(times))]
+
+
+# ---- the cache: a hint, so that nothing about it may fail ----
+
+def _digest(data: Any) -> str:
+    return hashlib.blake2b(json.dumps(data).encode(), digest_size=8).hexdigest()
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _remember(path: Path, key: str, value: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile('w', dir=path.parent, delete=False) as file:
+            json.dump({**_read(path), key: value}, file)
+        os.replace(file.name, path)
+    except OSError:
+        pass
