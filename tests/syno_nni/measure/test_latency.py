@@ -4,6 +4,7 @@ from __future__ import annotations
 import fcntl
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,11 @@ from syno_nni.measure.lock import lock_path, measurement_lock
 
 EXAMPLE = torch.zeros(1, 4)
 QUICK = {'warmup': 1, 'min_rounds': 4, 'max_rounds': 4, 'seconds': 0.01}
+
+
+@pytest.fixture(autouse=True)
+def _own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
 
 
 class Sleeper(nn.Module):
