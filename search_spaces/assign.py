@@ -112,7 +112,7 @@ def pareto(options: Mapping[str, Sequence[Option]]) -> list[Assignment]:
     for position in range(len(steps)):
         chosen: list[Option] = []
         at = position
-        for group, (before, choice) in zip(reversed(options.values()), reversed(trail), strict=True):
+        for group, (before, choice) in zip(reversed([*options.values()]), reversed(trail), strict=True):
             chosen.append(group[choice[at]])
             at = before[at]
         chosen.reverse()

@@ -153,24 +153,24 @@ def operator_sizes(op: Operator, sizes: Mapping[str, int], layout: str) -> dict[
     if layout not in _ROLES:
         raise SlotError(f'unknown layout {layout!r}: choose from {", ".join(_ROLES)}')
     roles = _roles(c.size for c in op.inputs)
-    if roles is None or roles != _roles(op.outputs):
+    if not roles or roles != _roles(op.outputs):
         raise SlotError(f'the operator maps [{_axes(c.size for c in op.inputs)}] to [{_axes(op.outputs)}]; a slot '
                         'maps N, C_in and at most two other axes to N, C_out and the same others, in one order')
     spatial = _spatial(roles, given, layout)
     if spatial is None:
         raise SlotError(f'an operator on [{_axes(c.size for c in op.inputs)}] does not fit a layer on {layout}')
     for name, shape, channels in (('input', shapes[0], given['C_in']), ('output', shapes[1], given['C_out'])):
-        want = tuple({'N': (given['N'],), 'C': (channels,)}.get(r, ()) or spatial for r in roles.replace('SS', 'S'))
-        want = tuple(n for part in want for n in part)
-        if shape != want:
-            raise SlotError(f"the operator's {name} is {list(shape)}, the slot's is {list(want)}")
+        axes = {'N': [given['N']], 'C': [channels], 'S': [*spatial]}
+        want = [n for role in roles.replace('SS', 'S') for n in axes[role]]
+        if list(shape) != want:
+            raise SlotError(f"the operator's {name} is {list(shape)}, the slot's is {want}")
     return used
 
 
-def _roles(sizes: Iterable[Size]) -> str | None:
+def _roles(sizes: Iterable[Size]) -> str:
     # A depthwise operator calls its channels C on both sides, or C_in, or C_out: shapes are checked with numbers.
     roles = ''.join({'N': 'N', 'C_in': 'C', 'C_out': 'C', 'C': 'C'}.get(str(s), 'S') for s in sizes)
-    return roles if roles in ('NC', 'NCS', 'NSC', 'NCSS', 'NSSC') else None
+    return roles if roles in ('NC', 'NCS', 'NSC', 'NCSS', 'NSSC') else ''
 
 
 def _spatial(roles: str, given: Mapping[str, int], layout: str) -> tuple[int, ...] | None:
@@ -191,8 +191,7 @@ def _pooling(stride: tuple[int, ...], input_size: tuple[int, ...]) -> nn.Module 
     ceil_mode = any(n % s for n, s in zip(input_size, stride, strict=False))
     if len(stride) == 1:
         return nn.AvgPool1d(stride[0], ceil_mode=ceil_mode)
-    size = stride[0] if stride[0] == stride[1] else stride
-    return nn.AvgPool2d(size, ceil_mode=ceil_mode)
+    return nn.AvgPool2d((stride[0], stride[1]), ceil_mode=ceil_mode)
 
 
 def _stand_up(bias: Tensor, axes: int) -> Tensor:

@@ -83,7 +83,7 @@ def layer_latencies(model: nn.Module, example_input: Example = None, *, rounds: 
     Raises:
         SlotError: the model does not run on the example input.
     """
-    names = {m: name for name, m in model.named_modules() if name and isinstance(m, LAYERS)}
+    names: dict[nn.Module, str] = {m: name for name, m in model.named_modules() if name and isinstance(m, LAYERS)}
     timings: list[dict[str, float]] = []
     started: dict[nn.Module, float] = {}
 

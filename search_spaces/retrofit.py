@@ -280,7 +280,7 @@ def _replace(model: nn.Module, names: Sequence[str], filled: FilledSlot) -> None
         register_notrace_module(FilledSlot)
 
 
-def _channels(module: nn.Module) -> tuple[int, int]:
+def _channels(module: Any) -> tuple[int, int]:
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
     return module.in_channels, module.out_channels

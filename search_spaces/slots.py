@@ -228,7 +228,7 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 def _slot_of(layer: LayerTrace, batch: int, fused: Mapping[nn.Module, str]) -> Slot:
     """The slot without coefficients and share. Raises _Unfit."""
-    module = layer.module
+    module: Any = layer.module
     if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
         raise _Unfit('a transposed convolution enlarges its map; slots keep sizes')
     if isinstance(module, nn.Conv3d):
@@ -247,6 +247,7 @@ def _slot_of(layer: LayerTrace, batch: int, fused: Mapping[nn.Module, str]) -> S
     if layer.is_output:
         raise _Unfit('it makes the output of the model')
     shape = layer.inputs[0]
+    stride: tuple[int, ...]
     if isinstance(module, nn.Linear):
         sizes, layout, stride = _linear_sizes(module, shape, batch), _LINEAR_LAYOUTS.get(len(shape), 'C'), ()
     else:
@@ -314,12 +315,12 @@ def _kind(module: nn.Module) -> str:
         return ''
     if module.groups > 1:
         return 'depthwise' if module.groups == module.in_channels else 'grouped'
-    return {(1, 1): 'pointwise', (3, 3): 'conv3x3'}.get(tuple(module.kernel_size), 'conv')
+    return {'1x1': 'pointwise', '3x3': 'conv3x3'}.get(_by(module.kernel_size), 'conv')
 
 
 def _macs(layer: LayerTrace, batch: int) -> int:
     """Multiply-accumulates of all calls, per sample."""
-    module = layer.module
+    module: Any = layer.module
     total = 0
     for shape, out in zip(layer.inputs, layer.outputs, strict=True):
         if isinstance(module, nn.Linear):
@@ -363,24 +364,26 @@ def _leave_out(slot: Slot, reason: str) -> Excluded:
 
 def _bind(found: list[Slot | Excluded], coefficients: Mapping[str, int | str]) -> list[Slot | Excluded]:
     """Add the coefficients to the bindings; ``W`` leaves them when all maps are square."""
-    values = {**COEFFICIENTS, **coefficients}
-    slots = [s for s in found if isinstance(s, Slot)]
-    wrong = [f'{v} = {n!r}' for v, n in values.items() if n != 'kernel' and (not isinstance(n, int) or n < 1)]
-    if wrong or values['g'] == 'kernel':
+    values: dict[str, int | str] = {**COEFFICIENTS, **coefficients}
+    limit = values.pop('g')
+    wrong = [f'{v} = {n!r}' for v, n in {**values, 'g': limit}.items()
+             if (n != 'kernel' or v == 'g') and (not isinstance(n, int) or n < 1)]
+    if wrong or not isinstance(limit, int):
         raise SlotError(f'coefficients are positive integers or (not for g) the word kernel, got {", ".join(wrong)}')
+    slots = [s for s in found if isinstance(s, Slot)]
     if not slots:
         return found
-    values['g'] = _groups_for_most(slots, values['g'])
+    groups = _groups_for_most(slots, limit)
     rectangular = any(s.sizes['H'] != s.sizes['W'] for s in slots if 'W' in s.sizes)
     bound: list[Slot | Excluded] = []
     for slot in found:
-        if isinstance(slot, Slot) and not _divides(values['g'], slot):
-            slot = _leave_out(slot, f'{values["g"]} groups, which fit the other slots, do not divide C_in = '
+        if isinstance(slot, Slot) and not _divides(groups, slot):
+            slot = _leave_out(slot, f'{groups} groups, which fit the other slots, do not divide C_in = '
                                     f'{slot.sizes["C_in"]} and C_out = {slot.sizes["C_out"]}')
         if isinstance(slot, Slot):
             sizes = {v: n for v, n in slot.sizes.items() if v != 'W' or rectangular}
-            own = {v: max(slot.kernel, default=1) if n == 'kernel' else n for v, n in values.items()}
-            slot = replace(slot, sizes=sizes | own)
+            own = {v: n if isinstance(n, int) else max(slot.kernel, default=1) for v, n in values.items()}
+            slot = replace(slot, sizes={**sizes, **own, 'g': groups})
         bound.append(slot)
     return bound
 

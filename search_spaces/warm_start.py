@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -125,8 +126,7 @@ def fit_weights(apply: FilledSlot, slot: FilledSlot, x: Tensor, target: Tensor, 
     for _ in range(sweeps if len(values) > 1 else 1):
         before = error
         for name in values:
-            values[name], residual = _least_squares(lambda w, name=name: run(name, w), values[name], target,
-                                                    iterations, damping)
+            values[name], residual = _least_squares(partial(run, name), values[name], target, iterations, damping)
             error = residual / scale
         if before - error < SLOW * before + 1e-7:
             break
@@ -237,9 +237,9 @@ def _fit_bias(slot: FilledSlot, x: Tensor, target: Tensor) -> float:
 
 # --- what to fit on --------------------------------------------------------------------------------------------------
 
-def _pairs(original: nn.Module, result: nn.Module) -> dict[str, tuple[nn.Module, FilledSlot]]:
+def _pairs(original: nn.Module, result: nn.Module) -> dict[str, tuple[Any, FilledSlot]]:
     filled = filled_slots(result)
-    modules = dict(original.named_modules())
+    modules: dict[str, Any] = dict(original.named_modules())
     if not filled:
         raise SlotError(f'{type(result).__name__} has no filled slot: retrofit it first')
     for name, slot in filled.items():
@@ -254,12 +254,14 @@ def _pairs(original: nn.Module, result: nn.Module) -> dict[str, tuple[nn.Module,
 
 def _on_small_map(slot: FilledSlot) -> FilledSlot:
     """A twin with the same weight shapes on the smallest map that the operator allows: impulses need no more."""
-    axes = [v for v in ('H', 'W', 'L', 'T') if v in slot.sizes]
+    # The tokens of a map follow from its height and width.
+    axes = [v for v in (('H', 'W') if 'H' in slot.sizes else ('L', 'T')) if v in slot.sizes]
     for size in (_SMALL_MAP, 2 * _SMALL_MAP, 4 * _SMALL_MAP):
-        shrink = {v: size for v in axes if slot.sizes[v] > size}
-        if len(shrink) != len(axes) or slot.layout in ('NC', 'C') or {'H', 'T'} <= shrink.keys():
-            continue
-        sizes = {**slot.sizes, **shrink, 'N': 1}
+        if not axes or min(slot.sizes[v] for v in axes) <= size or slot.layout == 'C':
+            break
+        sizes: dict[str, int] = {**slot.sizes, **dict.fromkeys(axes, size), 'N': 1}
+        if 'H' in axes and 'T' in sizes:
+            sizes['T'] = size * size
         try:
             twin = FilledSlot(slot.op, sizes, stride=slot.stride, bias=slot.bias is not None, layout=slot.layout,
                               input_size=tuple(size * s for s in slot.stride))
@@ -276,6 +278,7 @@ def _impulses(slot: FilledSlot, generator: torch.Generator) -> Tensor:
     In front of a stride the one fills a pooling window: pooling keeps smooth inputs and must not be asked for more.
     """
     channels, sizes = slot.in_channels, slot.sizes
+    axes: tuple[int, ...]
     match slot.layout:
         case 'NCHW':
             axes = (sizes['H'], sizes.get('W', sizes['H']))

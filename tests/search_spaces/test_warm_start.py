@@ -39,6 +39,9 @@ class Small(nn.Module):
     (nn.Linear(8, 16), (2, 5, 8), TOKENS),
     (nn.Linear(8, 16), (2, 8), LINEAR),
     (nn.Linear(8, 16), (2, 6, 6, 8), POINTWISE),
+    (nn.Linear(8, 16), (2, 18, 20, 8), POINTWISE.replace('w:H', 'w:W')),
+    (nn.Linear(8, 16), (2, 18, 20, 8), TOKENS),
+    (nn.Linear(8, 16), (2, 40, 8), TOKENS),
     (nn.Linear(8, 16), (2, 2, 3, 4, 8), LINEAR),
 ])
 def test_an_operator_that_contains_the_layer_becomes_it(layer, shape, formula):
