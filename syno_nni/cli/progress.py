@@ -35,7 +35,7 @@ class Progress:
         elif isinstance(record, Submitted):
             self._show(state)
         elif isinstance(record, Finished):
-            self.tell(outcome_line(state.candidates[record.id], self._bar.total))
+            self.tell(outcome_line(state.candidates[record.id], state, self._bar.total))
             self._show(state)
 
     def tell(self, line: str) -> None:
@@ -50,7 +50,7 @@ class Progress:
         self._bar.refresh()
 
 
-def outcome_line(candidate: Candidate, total: int) -> str:
+def outcome_line(candidate: Candidate, state: RunState, total: int) -> str:
     """One line: number, accuracy, latency, speedup and the formula, shortened; or why it failed."""
     what = 'original' if candidate.id == BASELINE else f'{candidate.number:3d}/{total}'
     if candidate.status == 'failed':
@@ -58,7 +58,7 @@ def outcome_line(candidate: Candidate, total: int) -> str:
         return shorten(f'{what:>8}  failed, {reason}', _WIDTH)
     m = candidate.metrics
     numbers = [f'acc {100 * m["accuracy"]:5.1f} %'] if 'accuracy' in m else []
-    numbers += [f'{m["latency_ms"]:7.2f} ms'] if 'latency_ms' in m else []
+    numbers += [f'{state.latency_ms(candidate):7.2f} ms'] if 'latency_ms' in m else []
     numbers += [f'{m["speedup"]:5.2f}x'] if 'speedup' in m else []
     line = f'{what:>8}  {"  ".join(numbers)}'
     return line if candidate.id == BASELINE else f'{line}  {shorten(candidate.formula, _WIDTH - len(line) - 2)}'

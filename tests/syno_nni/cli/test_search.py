@@ -129,6 +129,7 @@ def test_a_port_in_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_outcome_lines_fit_and_say_what_happened(tmp_path: Path) -> None:
     make_run(tmp_path / 'run')
-    for candidate in load_run(tmp_path / 'run').candidates.values():
-        line = outcome_line(candidate, 12)
+    state = load_run(tmp_path / 'run')
+    for candidate in state.candidates.values():
+        line = outcome_line(candidate, state, 12)
         assert len(line) <= 118 and '\n' not in line
