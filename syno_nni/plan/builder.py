@@ -141,6 +141,10 @@ class Builder:
         if other not in value.labels:
             if isinstance(label, MergeRight) and (digits := low_digits(label)) is not None:
                 return value.relabelled(label, digits)
+            of = label.of
+            if isinstance(label, MergeLeft) and isinstance(of, Shift) and isinstance(of.of, Split) and (
+                    of.of.right.size == label.block):
+                return self._carry(value, label, of.of.left, of.of.right, of.offset)
             value = self.expand(value, len(value.dims), other)
         left, right = (label, other) if isinstance(label, MergeLeft) else (other, label)
         of = label.of
@@ -154,6 +158,13 @@ class Builder:
         dim = list(value.dims[at])
         dim[dim.index(left):dim.index(left) + 2] = [of]
         return Value(value.register, (*value.dims[:at], tuple(dim), *value.dims[at + 1:]))
+
+    def _carry(self, value: Value, label: Coordinate, high: Coordinate, low: Coordinate, offset: int) -> Value:
+        """High digits of a shifted number alone: one copy for each low digit, moved by what it carries."""
+        value = self.alone(value, label)
+        at = value.dim(label)
+        dims = (*value.dims[:at], (low,), (high,), *value.dims[at + 1:])
+        return Value(self.emit('carry', [value.register], (at, extent(low), offset), self.shape(dims)), dims)
 
     def together(self, value: Value, left: Coordinate, right: Coordinate) -> Value:
         """The value with ``right`` directly after ``left``, in one dimension."""

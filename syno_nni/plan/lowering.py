@@ -27,6 +27,7 @@ from ..size import Size
 from .builder import Builder, Value
 from .concrete import ConcreteOperator, Zero, extent
 from .program import Program
+from .substitute import digit_shift, digits, substituted
 
 LETTERS = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ'
 MAX_AXES = 3
@@ -113,9 +114,9 @@ class Lowering:
         data, weight = sorted(stage.operands, key=lambda mask: -(mask & 1))
         if data & 1:
             wanted = _sums(stage.summed)
-            ways = list(self._contract(partial, data, weight, wanted, used))
-            early = self._shifted(partial, data)
-            return ways + (list(self._contract(early, data, weight, wanted, used)) if early else [])
+            starts = [partial, self._shifted(partial, data)]
+            starts += [self._substituted(p, data, weight, used) for p in starts if p]
+            return [way for p in starts if p for way in self._contract(p, data, weight, wanted, used)]
         return self._combine(partial, data, weight, used)
 
     def _shifted(self, partial: Partial, mask: int) -> Partial | None:
@@ -130,10 +131,22 @@ class Lowering:
         partial.values[mask] = value
         return partial
 
+    def _substituted(self, partial: Partial, data: int, weight: int, used: set[Sum]) -> Partial | None:
+        """The same with what can be done to the weight instead of the data done."""
+        value, kernel = partial.values[data], partial.values[weight]
+        private = _sums([*value.labels, *kernel.labels]) - used
+        partial = partial.fork()
+        changed = substituted(partial.builder, value, kernel, lambda label: self.search.pure(label, private))
+        if changed is None:
+            return None
+        partial.values[data], partial.values[weight] = changed
+        return partial
+
     def finish(self, partial: Partial) -> tuple[Program, Fraction]:
         """The program, and the factor by which its result is still to be multiplied."""
         (value,) = partial.values.values()
         builder = partial.builder
+        value = self._carried(partial, value, _sums(value.labels))
         for reduction in sorted(_sums(value.labels), key=lambda r: r.index):
             live = _sums(value.labels)
             value = self._approach(builder, value, self.search.opened(value.labels, reduction, live))
@@ -187,8 +200,9 @@ class Lowering:
         value = partial.values.pop(mask)
         wanted = _sums(summed)
         private = _sums(value.labels) - used
+        value = self._carried(partial, value, wanted & private)
         targets = frozenset(value.labels)
-        for reduction in sorted(wanted, key=lambda s: s.index):
+        for reduction in sorted(wanted & _sums(targets), key=lambda s: s.index):
             targets = self.search.opened(targets, reduction, private)
         gone = {label for label in targets if self.search.pure(label, private)}
         axes: list[_Axis] = []
@@ -200,14 +214,28 @@ class Lowering:
         partial.values[mask] = self._settle(partial, builder.total(value, left), private)
         return [partial]
 
+    def _carried(self, partial: Partial, value: Value, summed: set[Sum]) -> Value:
+        """Sums low digits of shifted numbers of which the tensor has the high digits alone: neighbours added."""
+        builder = partial.builder
+        for label in value.labels:
+            if not (isinstance(label, MergeLeft) and digit_shift(label)) or sibling(label) in value.labels:
+                continue
+            high, low, offset, base = digits(label)
+            others = {node for other in value.labels if other != label for node in other.walk()}
+            if self.search.pure(low, summed) and not {high, low, label.of} & others:
+                value = builder.alone(value, label)
+                arguments = (value.dim(label), base, offset)
+                register = builder.emit('carry_sum', [value.register], arguments, builder.shape(value.dims))
+                value = Value(register, value.dims).relabelled(label, high)
+                partial.summed *= base
+        return value
+
     def _box(self, partial: Partial, value: Value, axis: _Axis) -> Value:
         """A sum over a window."""
         builder = partial.builder
-        labels = list(value.labels)
-        if self.op.batch in labels:
-            labels.remove(self.op.batch)
+        batch = tuple(label for label in value.labels if label == self.op.batch)
+        labels = [label for label in value.labels if label not in batch]
         at = labels.index(axis.label)
-        batch = (self.op.batch,) if self.op.batch else ()
         before, after = tuple(labels[:at]), tuple(labels[at + 1:])
         value = builder.arrange(value, (batch, before, (axis.label,), after))
         window = extent(axis.label.right)
@@ -261,7 +289,7 @@ class Lowering:
         right = frozenset(right)
         return [_Cycle(label, sibling(label)) for label in left
                 if isinstance(label, MergeLeft) and sibling(label) in right and label not in right
-                and _digit_shift(label) and self.search.pure(label.of.of.right, private)]
+                and digit_shift(label) and self.search.pure(label.of.of.right, private)]
 
     # views
     def _approach(self, builder: Builder, value: Value, targets: frozenset[Coordinate],
@@ -302,7 +330,7 @@ class Lowering:
         builder = partial.builder
         live = private & _sums(value.labels)
         for label in value.labels:
-            if isinstance(label, MergeLeft) and sibling(label) in value.labels and _digit_shift(label) and (
+            if isinstance(label, MergeLeft) and sibling(label) in value.labels and digit_shift(label) and (
                     self.search.pure(label.of.of.right, live)):
                 value = builder.alone(value, label, sibling(label))
                 at = value.dim(sibling(label))
@@ -562,12 +590,6 @@ def _joined(builder: Builder, kernel: int, groups: int, block: int) -> int:
 
 def _sums(labels: Iterable[Coordinate]) -> set[Sum]:
     return {leaf for label in labels for leaf in label.iterators() if isinstance(leaf, Sum)}
-
-
-def _digit_shift(label: MergeLeft) -> bool:
-    """Whether a half of a Merge is one of ``shift(l*B + r, offset)`` with B its block: a shift of digits."""
-    of = label.of
-    return isinstance(of, Shift) and isinstance(of.of, Split) and of.of.right.size == label.block
 
 
 def _parts(node: Coordinate, targets: frozenset[Coordinate]) -> tuple[Coordinate, ...] | None:

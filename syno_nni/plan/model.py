@@ -10,7 +10,11 @@ from dataclasses import dataclass
 
 from .program import Program, Step, multiply_adds
 
-VIEWS = {'reshape', 'expand', 'unsqueeze', 'narrow', 'every'}
+VIEWS = {'reshape', 'unsqueeze', 'narrow', 'every'}
+
+PASSES = {'roll': 1.0, 'wrap': 1.0, 'pad': 1.2, 'digits': 1.8, 'shear': 2.0, 'windows': 2.0, 'carry': 1.2,
+          'carry_sum': 2.5}
+"""How many times calls that only move data go over it."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ def step_seconds(program: Program, step: Step, machine: Machine) -> float:
     if step.kind == 'permute':  # what follows makes it contiguous
         inner = step.arguments[0][-1] == len(step.shape) - 1
         return machine.call + (read + written) / (machine.copy if inner else machine.scatter)
+    if step.kind == 'expand':  # as for a permutation
+        return machine.call + written / machine.copy
     if step.kind in VIEWS:
         return 0.3 * machine.call
     work = multiply_adds(program, step)
@@ -63,11 +69,11 @@ def step_seconds(program: Program, step: Step, machine: Machine) -> float:
         inner = max(step.arguments[0]) == len(shapes[0]) - 1 if step.kind == 'sum' else (
             step.arguments[0] == len(shapes[0]) - 1)
         return machine.call + (4 if inner else 1.5) * (read + written) / machine.scatter * (0.7 if inner else 1)
-    if step.kind in ('roll', 'shear', 'digits', 'pad', 'windows', 'wrap'):
-        passes = {'roll': 1, 'wrap': 1, 'pad': 1.2, 'digits': 1.8, 'shear': 2, 'windows': 2}[step.kind]
-        inner = step.kind in ('windows',) or (step.kind == 'digits' and step.arguments[0] == len(step.shape) - 1)
+    if step.kind in PASSES:
+        inner = step.kind == 'windows' or (step.kind == 'digits' and step.arguments[0] == len(step.shape) - 1)
         rows = math.prod(step.shape[:-1]) * 4e-9  # short rows cost more to start than to copy
-        return 2 * machine.call + rows + passes * (read + written) / (machine.scatter if inner else machine.copy)
+        rate = machine.scatter if inner else machine.copy
+        return 2 * machine.call + rows + PASSES[step.kind] * (read + written) / rate
     return machine.call + moved
 
 

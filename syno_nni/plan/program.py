@@ -176,6 +176,31 @@ def _digit_sum(x: Tensor, digit: int, rest: int, offset: int) -> Tensor:
     return result
 
 
+def _carry(x: Tensor, dim: int, base: int, offset: int) -> Tensor:
+    """``y[..., r, l, ...] = x[..., (l + (r + offset) // base) % n, ...]``: a new dimension r before ``dim``."""
+    planes = []
+    for carry, low in _carries(base, offset, x.shape[dim]):
+        plane = (_roll(x, -carry, dim) if carry else x).unsqueeze(dim)
+        planes.append(plane.expand(*plane.shape[:dim], low, *plane.shape[dim + 1:]))
+    return torch.cat(planes, dim)
+
+
+def _carry_sum(x: Tensor, dim: int, base: int, offset: int) -> Tensor:
+    """`_carry`, summed over r."""
+    result = None
+    for carry, low in _carries(base, offset, x.shape[dim]):
+        plane = _roll(x, -carry, dim) if carry else x
+        plane = plane * low if low != 1 else plane
+        result = plane if result is None else result + plane
+    return result
+
+
+def _carries(base: int, offset: int, length: int) -> list[tuple[int, int]]:
+    """What the low digits carry, in their order, and how many of them carry it."""
+    carry, rest = divmod(offset, base)
+    return [(c % length, n) for c, n in ((carry, base - rest), (carry + 1, rest)) if n]
+
+
 def _wrap(x: Tensor, dim: int, start: int, extra: int) -> Tensor:
     """One way around a cyclic dimension from ``start``, and ``extra`` elements more."""
     length = x.shape[dim]
@@ -217,6 +242,8 @@ CALLS: dict[str, Callable[..., Tensor]] = {
     'shear': _shear,
     'digits': _digits,
     'digit_sum': _digit_sum,
+    'carry': _carry,
+    'carry_sum': _carry_sum,
     'wrap': _wrap,
     'taps': _taps,
     'one_hot': _one_hot,
