@@ -57,6 +57,7 @@ class _Axis:
     label: Unfold
     parts: tuple[Coordinate, ...]
     kept: bool  # the window is not summed in the stage
+    inner: tuple[Coordinate, ...] = ()  # windows of the position, summed after the stage
 
     @property
     def result(self) -> Coordinate:
@@ -268,12 +269,17 @@ class Lowering:
                 summed: set[Coordinate], private: set[Sum], cycles: Sequence[_Cycle] = ()) -> Iter[Partial]:
         value, kernel = partial.values[data], partial.values[weight]
         left, right = targets
-        for shear in ('late', 'one_hot', 'windows'):
+        nested = any(isinstance(label, Unfold) and isinstance(label.left, Unfold) for label in value.labels)
+        for shear in ('nested', 'late', 'one_hot', 'windows'):
+            if shear == 'nested' and not nested:
+                continue
             way = partial.fork()
             del way.values[data], way.values[weight]
             axes: list[_Axis] = []
             builder = way.builder
-            opened = self._approach(builder, value, left, axes, right, summed, shear != 'windows')
+            opened = self._approach(builder, value, left, axes, right, summed, shear)
+            if shear == 'nested' and not any(axis.inner for axis in axes):
+                continue
             if any(cycle.label not in opened.labels for cycle in cycles):
                 return  # it is under the window of another axis
             stage = _Stage(self, way, opened, self._approach(builder, kernel, right), axes, summed, shear, cycles)
@@ -281,7 +287,7 @@ class Lowering:
                 done.summed *= math.prod(map(extent, [*summed, *(cycle.reduction for cycle in cycles)]))
                 done.values[data | weight] = self._settle(done, result, private)
                 yield done
-            if not any(axis.kept for axis in axes):
+            if not any(axis.kept or axis.inner for axis in axes):
                 break
 
     def _cycles(self, left: Iterable[Coordinate], right: Iterable[Coordinate], private: set[Sum]) -> list[_Cycle]:
@@ -294,7 +300,7 @@ class Lowering:
     # views
     def _approach(self, builder: Builder, value: Value, targets: frozenset[Coordinate],
                   axes: list[_Axis] | None = None, right: frozenset[Coordinate] = frozenset(),
-                  summed: Iterable[Coordinate] = (), keep: bool = True) -> Value:
+                  summed: Iterable[Coordinate] = (), shear: str = 'late') -> Value:
         """The value with its coordinates undone down to ``targets``; spatial axes stay closed and go into ``axes``."""
         while True:
             closed = {axis.label for axis in axes or ()}
@@ -304,7 +310,7 @@ class Lowering:
             label = max(todo, key=lambda x: x.depth)
             if axes is not None and isinstance(label, Unfold) and len(axes) < MAX_AXES:
                 axis = self._axis(label, value, targets, right, set(summed))
-                if axis and (keep or not axis.kept):
+                if axis and not (axis.kept and shear == 'windows') and not (axis.inner and shear != 'nested'):
                     axes.append(axis)
                     continue
             value = builder.undo(value, label)
@@ -312,16 +318,21 @@ class Lowering:
     def _axis(self, label: Unfold, value: Value, targets: frozenset[Coordinate], right: frozenset[Coordinate],
               summed: set[Coordinate]) -> _Axis | None:
         """``label`` as a spatial axis, if it can be one."""
-        position = [t for t in targets if t in set(label.left.walk())]
+        inner: list[Coordinate] = []
+        place = label.left
+        while isinstance(place, Unfold) and place not in targets and place.right in right and place.right in summed:
+            inner.append(place.right)
+            place = place.left
+        position = [t for t in targets if t in set(place.walk())]
         others = {node for other in value.labels if other != label for node in other.walk()}
         if any(t in right or t in summed or t in others for t in position):
             return None
         parts = _parts(label.right, targets)
-        if parts is None or any(p in others for p in parts):
+        if parts is None or any(p in others for p in (*parts, *inner)):
             return None
         if all(p in summed for p in parts):
-            return _Axis(label, parts, kept=False)
-        if len(parts) == 1 and parts[0] in right:
+            return _Axis(label, parts, kept=False, inner=tuple(inner))
+        if len(parts) == 1 and parts[0] in right and not inner:
             return _Axis(label, parts, kept=True)
         return None
 
@@ -353,18 +364,20 @@ class _Stage:
                  summed: set[Coordinate], shear: str, cycles: Sequence[_Cycle] = ()) -> None:
         self.lowering, self.partial, self.value, self.shear = lowering, partial, value, shear
         builder = partial.builder
-        late = [axis for axis in axes if axis.kept and shear == 'late']
+        late = [axis for axis in axes if axis.kept and shear in ('late', 'nested')]
         self.late = late
         self.axes = [axis for axis in axes if axis not in late]
         inside: dict[Coordinate, _Axis | _Cycle] = {axis.label: axis for axis in (*self.axes, *cycles)}
         windows = {part for axis in axes for part in axis.parts} | {cycle.digit for cycle in cycles}
+        self.inner = [(axis, part) for axis in axes for part in axis.inner]
+        windows |= {part for _, part in self.inner}
         both = set(value.labels) & set(kernel.labels)
         alone = [label for label in kernel.labels if label in summed and label not in both and label not in windows]
         self.kernel = builder.total(kernel, alone)
         self.groups = [label for label in value.labels if label in both and label not in summed]
         self.channels = [label for label in value.labels if label in summed]
         self.free = [label for label in value.labels if label not in {*both, *summed, *inside}]
-        kept = {part for axis in axes if axis.kept for part in axis.parts}
+        kept = {part for axis in axes if axis.kept for part in axis.parts} | {part for _, part in self.inner}
         self.outs = sorted((label for label in self.kernel.labels
                             if label not in both and (label not in windows or label in kept)), key=_out_order)
         self.inside = inside
@@ -571,6 +584,17 @@ class _Stage:
             arguments = (value.dim(axis.label), value.dim(tap), extent(tap))
             value = Value(builder.emit('shear', [value.register], arguments, builder.shape(value.dims)), value.dims)
             value = value.relabelled(axis.label, axis.label.left)
+        place: dict[_Axis, Coordinate] = {}
+        for axis, part in self.inner:
+            window = place.get(axis, axis.result)
+            assert isinstance(window, Unfold)
+            value = builder.alone(value, window, part)
+            at = value.dim(part)
+            dims = tuple(dim for n, dim in enumerate(value.dims) if n != at)
+            arguments = (value.dim(window), at, extent(part))
+            value = Value(builder.emit('shear_sum', [value.register], arguments, builder.shape(dims)), dims)
+            value = value.relabelled(window, window.left)
+            place[axis] = window.left
         return value
 
 

@@ -13,7 +13,7 @@ from .program import Program, Step, multiply_adds
 VIEWS = {'reshape', 'unsqueeze', 'narrow', 'every'}
 
 PASSES = {'roll': 1.0, 'wrap': 1.0, 'pad': 1.2, 'digits': 1.8, 'shear': 2.0, 'windows': 2.0, 'carry': 1.2,
-          'carry_sum': 2.5}
+          'carry_sum': 2.5, 'shear_sum': 2.5}
 """How many times calls that only move data go over it."""
 
 

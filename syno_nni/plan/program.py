@@ -120,7 +120,7 @@ def multiply_adds(program: Program, step: Step) -> int:
         return math.prod(sizes.values())
     if step.kind == 'box':
         return out * step.arguments[0]
-    if step.kind == 'sum':
+    if step.kind in ('sum', 'shear_sum'):
         return math.prod(shapes[0])
     return out if step.kind in ('mul', 'add') else 0
 
@@ -151,6 +151,17 @@ def _shear(x: Tensor, dim: int, window_dim: int, window: int) -> Tensor:
     length = x.shape[dim]
     padded = _pad(x, dim, window // 2, window - 1 - window // 2)
     return torch.cat([padded.narrow(window_dim, j, 1).narrow(dim, j, length) for j in range(window)], window_dim)
+
+
+def _shear_sum(x: Tensor, dim: int, window_dim: int, window: int) -> Tensor:
+    """`_shear`, summed over the window."""
+    length = x.shape[dim]
+    padded = _pad(x, dim, window // 2, window - 1 - window // 2)
+    at = dim - (window_dim < dim)
+    result = padded.select(window_dim, 0).narrow(at, 0, length)
+    for j in range(1, window):
+        result = result + padded.select(window_dim, j).narrow(at, j, length)
+    return result
 
 
 def _digits(x: Tensor, digit: int, rest: int, offset: int) -> Tensor:
@@ -240,6 +251,7 @@ CALLS: dict[str, Callable[..., Tensor]] = {
     'pad': _pad,
     'windows': _windows,
     'shear': _shear,
+    'shear_sum': _shear_sum,
     'digits': _digits,
     'digit_sum': _digit_sum,
     'carry': _carry,
