@@ -1,36 +1,57 @@
-"""Guided completion: a random walk through the construction tree that backs up from dead ends.
+"""Guided completion: random walks through the construction tree towards operators within the budgets.
 
-Actions are drawn by kind first, so that the few Unfolds are not lost among many Merges, and only among those that the
-shape distance leaves. A walk that ends in an operator outside the budgets is taken back a few steps and goes on; after
-a number of walks the search turns exhaustive, so that "none" is a proof.
+A walk draws how long the operator shall become and how many weights it shall have, adds reductions whose volume fits
+the MACs allowed, spends the steps that the shape distance leaves on random views, follows one of the ways to the input
+that the distance knows, and spreads what may be weighted over the weights. Every choice is checked against the
+distance, so that walks rarely die; after a number of walks that did, the search turns exhaustive, so that "none" is a
+proof.
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator as Iter, Sequence
-import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Iterator as Iter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..errors import SpaceError
-from ..expr import Coordinate, MergeLeft, MergeRight, Out, Shift, Split, Sum, Unfold
+from ..expr import Coordinate, MergeLeft, MergeRight, Out, Split, Sum
 from ..operator import Operator
-from ..size import Size
-from .construction import FINAL, REDUCE, VIEW, WEIGH, Action, Finish, Match, Reduce, State, View, Weigh, steps
-from .distance import Plan
+from ..size import Size, product
+from .construction import REDUCE, VIEW, WEIGH, Finish, Match, Reduce, State, View, steps
+from .distance import Item, Plan
+from .randomness import Random
+from .spreading import Spreading
 
 if TYPE_CHECKING:
     from .space import OperatorSpace
 
 WALKS = 200
-WEIGHT_DRAWS = 12
-PLAN_DRAWS = 6
-TRIES = 12
-REDRAWS = 4
-STRAIGHT = 0.9
-EXHAUSTED_STATES = 20_000
-# How often each kind of step is drawn, relative to the others that are possible.
+REDUCTION_DRAWS = 96   # sets of reductions drawn until their volume fits the MACs
+PLAN_DRAWS = 6         # ways to the input tried from one state
+WEIGHT_DRAWS = 32      # assignments of coordinates to weights tried for one data graph
+COSTED_DRAWS = 8       # those of them whose MACs are computed
+TRIES = 6              # random views of one kind tried
+POOLED = 0.05          # how often a way is taken that makes sense only with an unweighted sum
+MAX_OPTIONS = 50_000   # remembered lists of ways; then memory is given back
+RANK_WINDOWS = 0.15    # how often a reduction that could be a window is left to weights
+CUT = 0.1              # how often a Merge is made for the weights
+STRAIGHT = 0.9         # how often axes stay where they are
+EXHAUSTED_STATES = 4_000
+UNBOUNDED_STEPS = 20   # how long operators become where the space sets no limit
+# How often each kind of view is drawn, relative to the others that are possible.
 KIND_WEIGHTS = {'Convolve': 6.0, 'Split': 2.5, 'Unfold': 1.0, 'Shift': 0.7, 'Stride': 0.7, 'Merge': 1.2}
+WINDOW, PART, OTHER = range(3)
+ROLE_WEIGHTS = {WINDOW: 1.0, PART: 1.0, OTHER: 0.4}
+
+
+class _Option(NamedTuple):
+    """A way to the input, and the live coordinates that only weights shall use, by their places."""
+
+    plan: Plan
+    ranks: tuple[int, ...]
+    chance: float
+    quality: float  # how likely it leads to an operator that is neither too dear nor simpler than it looks
 
 
 class Completer:
@@ -38,7 +59,7 @@ class Completer:
 
     def __init__(self, space: OperatorSpace, rng: np.random.Generator) -> None:
         self.space = space
-        self.rng = rng
+        self.random = Random(rng)
         self.walks = 0
         self.successes = 0
 
@@ -52,190 +73,295 @@ class Completer:
         return self._exhaust(state, min_steps) if thorough else None
 
     def _walk(self, state: State, min_steps: int) -> Operator | None:
-        limit = self.space.limits.steps if self.space.limits.steps >= 0 else 20
-        # How long the operator shall become, and how many reductions it shall have.
+        space = self.space
+        limit = space.limits.steps if space.limits.steps >= 0 else max(UNBOUNDED_STEPS, min_steps)
         # Long operators are many and short ones few: drawn evenly, short ones would mostly be repeats.
-        target = max(min_steps, 3 + round((limit - 3) * float(self.rng.random()) ** 0.5))
-        reductions = int(self.rng.integers(1, min(max(self.space.limits.reductions, 1), max(1, target - 2)) + 1))
-        while state.stage in (REDUCE, VIEW):
-            action = self._draw(state, target, reductions)
-            if action is None:
-                return None
-            state = self.space.step(state, action)
-        # Weights are cheap to draw again, and much of the MACs depends on them.
-        for _ in range(REDRAWS if state.stage == WEIGH else 1):
-            final = self._draw_weights(state) if state.stage == WEIGH else state
-            if final is None or final.stage != FINAL:
-                return None
-            op = self.space.finish(final)
-            if op is not None and steps(op) >= min_steps:
-                return op
+        target = max(min_steps, state.steps, 3 + round((limit - 3) * self.random.uniform() ** 0.5))
+        most = space.limits.weights if space.limits.weights >= 0 else 4
+        # The more weights, the more ways there are to share the coordinates out.
+        more = max(1, most - len(state.weights))
+        weights = len(state.weights) + 1 + max(self.random.below(more), self.random.below(more))
+        found: State | None = state
+        if state.stage == REDUCE:
+            found = self._reduce(state, target, weights)
+        if found is not None and found.stage in (REDUCE, VIEW):
+            found = self._view(found, target, weights)
+        if found is None:
+            return None
+        state = found
+        if state.stage == WEIGH:
+            return self._weigh(state, weights, min_steps)
+        return self._accept(state, min_steps)
+
+    def _accept(self, state: State, min_steps: int) -> Operator | None:
+        op = self.space.finish(state)
+        return op if op is not None and steps(op) >= min_steps else None
+
+    # ---- reductions ----
+
+    def _reduce(self, start: State, target: int, weights: int) -> State | None:
+        """Adds reductions: a random number, of a volume that the MACs allow, from which the input can be reached."""
+        limits = self.space.limits
+        most = min(limits.reductions if limits.reductions >= 0 else target, target - 2)
+        for draw in range(REDUCTION_DRAWS):
+            if draw % 8 == 0:
+                # Long operators mostly have many reductions: there are only so many views of few coordinates.
+                number = 1 + round((most - 1) * max(self.random.uniform(), self.random.uniform()))
+            sizes = self._draw_reductions(start.reductions, number)
+            if sizes is None or not self._volume_fits(sizes, weights):
+                continue
+            key = (sizes, target - start.steps, weights)
+            if start == self.space.root and not self.space.options.get(key, True):
+                continue
+            state = start
+            for size in sizes[len(start.reductions):]:
+                state = Reduce(size).apply(state)
+            options = self._options(state, target, weights)
+            self.space.options[key] = options
+            if options and self.random.uniform() < max(o.quality for o in options):
+                return state
         return None
 
-    def _draw(self, state: State, target: int, reductions: int) -> Action | None:
-        """The next step of a walk: towards a random one of the plans that the distance knows, or now and then any step
-        that the distance allows while there are steps to spare."""
-        if state.stage == REDUCE and len(state.reductions) < reductions:
-            if (action := self._first(state, self._ordered_reductions(state))) is not None:
-                return action
-        plans = self.space.plans(state)
-        if not plans:
+    def _draw_reductions(self, first: tuple[Size, ...], number: int) -> tuple[Size, ...] | None:
+        """``first`` and random reductions within the variables' budgets; windows, parts of the input's dimensions, and
+        the rest take turns."""
+        space = self.space
+        left = {v.name: v.budget for v in space.variables}
+        for size in first:
+            for variable, exponent in size.powers:
+                left[variable] -= abs(exponent)
+        drawn: list[Size] = []
+        roles = list(space.reductions_by_role)
+        chances = [ROLE_WEIGHTS[r] for r in roles]
+        for _ in range(number - len(first)):
+            for _ in range(TRIES):
+                size = self.random.choice(space.reductions_by_role[self.random.weighted(roles, chances)])
+                if all(left[variable] >= abs(exponent) for variable, exponent in size.powers):
+                    break
+            else:
+                return None
+            drawn.append(size)
+            for variable, exponent in size.powers:
+                left[variable] -= abs(exponent)
+        return (*first, *sorted(drawn, key=lambda s: s.sort_key))
+
+    def _volume_fits(self, reductions: Sequence[Size], weights: int) -> float:
+        """How promising the product of output elements and reductions is with regard to the MACs; 0 for not at all."""
+        allowed = self.space.macs_ratio
+        if allowed is None:
+            return 1.0
+        volume = self.space.volume_over_layer(reductions)
+        if volume < allowed[0]:
+            return 0.0
+        # The MACs are at most the volume with one weight, and mostly less only if an unweighted sum is taken first.
+        if weights > 1 or volume <= allowed[1]:
+            return 1.0
+        return POOLED if volume <= allowed[1] * self.space.limits.heuristics.max_pooling else 0.0
+
+    # ---- views ----
+
+    def _view(self, state: State, target: int, weights: int) -> State | None:
+        """Random views while there are steps to spare, then a way to the input; ends matched."""
+        space = self.space
+        plans = space.plans(state, target - state.steps, min(weights, 2))
+        spare = target - state.steps - min(p.cost for p in plans) if plans else 0
+        for _ in range(spare):
+            view = self._draw_view(state, target, weights)
+            if view is None:
+                break
+            state = space.step(state, view)
+        return self._reach(state, target, weights, PLAN_DRAWS)
+
+    def _draw_view(self, state: State, target: int, weights: int) -> View | None:
+        """A random view, its kind drawn by `KIND_WEIGHTS`. A window that is a reduction by itself, along a dimension of
+        the output that has an order, comes before other windows, since that is what convolutions do."""
+        kinds = [k for k in KIND_WEIGHTS if self.space.views.left(state, 'Unfold' if k == 'Convolve' else k)]
+        while kinds:
+            kind = self.random.weighted(kinds, [KIND_WEIGHTS[k] for k in kinds])
+            kinds.remove(kind)
+            for _ in range(TRIES):
+                view = self._one_view(state, kind)
+                if view is not None and self._options(self.space.step(state, view), target, weights):
+                    return view
+        return None
+
+    def _one_view(self, state: State, kind: str) -> View | None:
+        views, live = self.space.views, state.live
+        if kind in ('Split', 'Unfold'):
+            first, second = self.random.choice(live), self.random.choice(live)
+            if first is second:
+                return None
+            return views.split(first, second) if kind == 'Split' else views.unfold(first, second)
+        if kind == 'Convolve':
+            along = [c for c in live if self.space.banned(c.size)]
+            windows = [c for c in live if isinstance(c, Sum) and self.space.domain.window(c.size)]
+            return views.unfold(self.random.choice(along), self.random.choice(windows)) if along and windows else None
+        node = self.random.choice(live)
+        if kind == 'Merge':
+            blocks = self.space.domain.blocks(node.size)
+            return views.merge(node, self.random.choice(blocks)) if blocks else None
+        if kind == 'Shift':
+            return views.shift(node)
+        return views.stride(node, self.random.choice(views.strides)) if views.strides else None
+
+    def _reach(self, state: State, target: int, weights: int, draws: int) -> State | None:
+        """Follows random ways to the input that the MACs allow."""
+        options = self._options(state, target, weights)
+        if not options and self.space.steps_left(state) + state.steps > target:
+            options = self._options(state, state.steps + self.space.steps_left(state), weights)
+        chances = [o.chance for o in options]
+        for _ in range(min(draws, len(options))):
+            number = self.random.weighted(range(len(options)), chances)
+            chances[number] = 0.0
+            reached = self._follow(state, options[number], target, weights)
+            if reached is not None:
+                return reached
+        return None
+
+    def _options(self, state: State, target: int, weights: int) -> tuple[_Option, ...]:
+        """Ways to the input whose MACs may fit; remembered by what they depend on."""
+        space = self.space
+        items = tuple(space.items(state))
+        allowance = space.allowance(state)
+        halves = tuple((n, m) for n, a in enumerate(state.live) for m, b in enumerate(state.live[:n]) if _siblings(a, b))
+        key = (items, state.reductions, target - state.steps, weights, allowance, halves)
+        found = space.options.get(key)
+        if found is None:
+            if len(space.options) >= MAX_OPTIONS:
+                space.options.clear()
+            found = space.options[key] = tuple(self._list_options(state, items, target, weights, halves))
+        return found
+
+    def _list_options(self, state: State, items: Sequence[Item], target: int, weights: int,
+                      halves: Sequence[tuple[int, int]]) -> Iter[_Option]:
+        for plan in self.space.plans(state, target - state.steps, min(weights, 2)):
+            if weights == 1 and any(plan.rest >> n & plan.rest >> m & 1 for n, m in halves):
+                continue  # a weight that holds both halves holds the whole
+            held = [n for n in range(len(items)) if plan.rest >> n & 1 and items[n].bare_sum and items[n].droppable]
+            least = tuple(n for n in held if not items[n].window)
+            # Cheap ways are preferred, which leave room for more.
+            chance, quality = 0.5 ** plan.cost, 1.0
+            # Sums that are joined and that one weight holds are one sum.
+            if weights == 1 and any(sum(items[n].bare_sum for n in range(len(items)) if way.mask >> n & 1) > 1
+                                    for way in plan.ways):
+                quality = POOLED
+            yield from self._option(state, plan, least, weights, chance, quality)
+            if weights > 1:
+                for n in held:
+                    if items[n].window:  # mostly they are used as such
+                        yield from self._option(state, plan, tuple(sorted((*least, n))), weights, RANK_WINDOWS * chance,
+                                                quality)
+
+    def _option(self, state: State, plan: Plan, ranks: tuple[int, ...], weights: int, chance: float,
+                quality: float) -> Iter[_Option]:
+        """The option if reductions may be left to weights (two weights use them as one), and the MACs may fit."""
+        domain = self.space.domain
+        used = list(state.reductions)
+        if ranks:
+            joint = product(state.live[n].size for n in ranks)
+            if weights < 2 or (weights == 2 and not (domain.rank(joint) and domain.reduction(joint))):
+                return
+            for n in ranks:
+                used.remove(state.live[n].size)
+        quality *= self._volume_fits(used, weights)
+        if quality:
+            yield _Option(plan, ranks, chance * quality, quality)
+
+    def _follow(self, state: State, option: _Option, target: int, weights: int) -> State | None:
+        space, live, plan, ranks = self.space, state.live, option.plan, option.ranks
+        again = False
+        for way in plan.ways:
+            nodes = self.random.shuffled([live[i] for i in range(len(live)) if way.mask >> i & 1])
+            if way.shifts:
+                # Only a Split with a small inner block may be shifted and cut.
+                nodes.sort(key=lambda n: space.domain.upper(n.right.size if isinstance(n, Split) else n.size))
+            # Splits nest to the right: what has been joined stands on the right of what joins it.
+            node = nodes[0]
+            for other in nodes[1:]:
+                view = space.views.split(other, node) or space.views.split(node, other)
+                if view is None:
+                    return None
+                state, node = space.step(state, view), view.new[0]
+            if way.shifts:
+                view = space.views.shift(node)
+                if view is None:
+                    return None
+                state, node = space.step(state, view), view.new[0]
+            if way.merges:
+                blocks = [b for b in space.domain.blocks(node.size) if b in space.wanted or node.size / b in space.wanted]
+                views = [v for b in blocks if (v := space.views.merge(node, b)) is not None]
+                if not views:
+                    return None
+                state = space.step(state, self.random.choice(views))
+                again |= way.merges > 1
+        kept = [c for c in state.live if not (c in live and plan.rest >> live.index(c) & 1)]
+        for number, node in enumerate(live):
+            if plan.rest >> number & 1 and number not in ranks:
+                following = self._eliminate(state, node, kept)
+                if following is None:
+                    return None
+                state = following
+        if again:
+            return self._reach(state, target, weights, 2)
+        left = space.limits.steps - state.steps if space.limits.steps >= 0 else 1
+        if left < 1:
             return None
-        spare = target - state.steps - min(p.cost for p in plans)
-        if spare > 0 and self.rng.random() < 0.6:
-            if (action := self._first(state, self._ordered_views(state))) is not None:
-                return action
-        # Cheap plans leave room for windows and low-rank factors.
-        chances = np.array([0.5 ** p.cost for p in plans])
-        count = min(PLAN_DRAWS, len(plans))
-        for number in self.rng.choice(len(plans), count, replace=False, p=chances / chances.sum()):
-            if (action := self._towards(state, plans[number])) is not None:
-                return action
-        return self._first(state, self._ordered_views(state))
+        matches = list(space.matches(state))
+        return space.step(state, self._match(state, matches)) if matches else None
+
+    def _eliminate(self, state: State, node: Coordinate, kept: list[Coordinate]) -> State | None:
+        """Makes a coordinate a window along one of those ``kept`` for the input, or leaves it to a weight."""
+        item = self.space.item(node)
+        if item.window and self.space.views.left(state, 'Unfold'):
+            targets = [v for t in kept if (v := self.space.views.unfold(t, node)) is not None]
+            if targets := [v for v in targets if self.space.banned(v.old[0].size)] or targets:
+                view = self.random.choice(targets)
+                kept[kept.index(view.old[0])] = view.new[0]
+                return self.space.step(state, view)
+        return state if item.droppable else None
 
     def _match(self, state: State, matches: Sequence[Match]) -> Match:
         """One that leaves the axes where they are, mostly: a transposed map does not line up with a residual."""
         def straight(match: Match) -> bool:
             order = [leaf.index for c in match.inputs for leaf in c.iterators()
-                     if isinstance(leaf, Out) and any(leaf.size.exponent(v) for v in self.space.domain.banned)]
+                     if isinstance(leaf, Out) and self.space.banned(leaf.size)]
             return order == sorted(order)
 
         kept = [m for m in matches if straight(m)]
-        if kept and self.rng.random() < STRAIGHT:
+        if kept and self.random.uniform() < STRAIGHT:
             matches = kept
-        return matches[self.rng.integers(len(matches))]
+        return self.random.choice(matches)
 
-    def _first(self, state: State, actions: Iterable[Reduce | View]) -> Action | None:
-        if self.space._steps_left(state) < 1:
-            return None
-        return next((a for a in itertools.islice(actions, TRIES) if self.space._within(state, a)), None)
+    # ---- weights ----
 
-    def _towards(self, state: State, plan: Plan) -> Action | None:
-        """A random step of a plan that the rules allow; the match when no step is missing."""
-        space, live = self.space, state.live
-        wanted_steps: list[View | Reduce] = []
-        missing = False
-        for way in plan.ways:
-            nodes = [live[i] for i in range(len(live)) if way.mask >> i & 1]
-            if way.supply is not None:
-                return Reduce(way.supply) if Reduce(way.supply) in self.space._reductions(state) else None
-            if len(nodes) > 1:
-                missing = True
-                pair = self.rng.permutation(len(nodes))[:2]
-                wanted_steps.append(View('Split', (nodes[pair[0]], nodes[pair[1]]), (Split(nodes[pair[0]], nodes[pair[1]]),)))
-            elif way.shifts:
-                missing = True
-                wanted_steps.append(View('Shift', (nodes[0],), (Shift(nodes[0], 1),)))
-            elif way.merges:
-                missing = True
-                blocks = [b for b in space.domain.blocks(nodes[0].size)
-                          if b in space.wanted or nodes[0].size / b in space.wanted]
-                for block in blocks:
-                    wanted_steps.append(View('Merge', (nodes[0],), (MergeLeft(nodes[0], block), MergeRight(nodes[0], block))))
-        for i, node in enumerate(live):
-            item = space._item(node)
-            if not plan.rest >> i & 1 or (item.droppable and not (item.window and self.rng.random() < 0.85)):
-                continue
-            missing = True
-            targets = [t for t in live if t is not node and space._allowed(Unfold(t, node))]
-            long = [t for t in targets if any(t.size.exponent(v) for v in space.domain.banned)]
-            if targets := long or targets:
-                target = targets[self.rng.integers(len(targets))]
-                wanted_steps.append(View('Unfold', (target, node), (Unfold(target, node),)))
-        if not missing:
-            matches = list(space._matches(state))
-            return self._match(state, matches) if matches else None
-        allowed = [a for a in wanted_steps if self._legal(state, a)]
-        if not allowed:
-            return None
-        action = allowed[self.rng.integers(len(allowed))]
-        return action if space._within(state, action) else None
-
-    def _legal(self, state: State, action: View) -> bool:
-        return all(self.space._allowed(n) for n in action.new) and self.space._view_allowed(action)
-
-    def _ordered_reductions(self, state: State) -> Iter[Reduce]:
-        """In random order; windows, parts of the input's dimensions, and the rest take turns."""
-        domain = self.space.domain
-        groups: dict[object, list[Reduce]] = {}
-        for action in self.space._reductions(state):
-            groups.setdefault(self._role(action.size), []).append(action)
-        return self._interleaved(groups, {0: 1.0, 1: 1.0, 2: 0.4})
-
-    def _role(self, size: Size) -> int:
-        """0: a window for a dimension that keeps its order (an image side); 1: a part of the input; 2: another."""
-        domain = self.space.domain
-        if domain.window(size) and any(domain.unfoldable(w, size) for w in self.space.wanted
-                                       if any(w.exponent(v) for v in domain.banned)):
-            return 0
-        return 1 if any(domain.whole(w / size) for w in self.space.wanted) else 2
-
-    def _ordered_views(self, state: State) -> Iter[View]:
-        """In random order, kinds drawn by `KIND_WEIGHTS`; a window that is a reduction by itself, along a dimension of
-        the output that has an order, comes before other windows, since that is what convolutions do."""
-        kinds = [k for k in KIND_WEIGHTS]
-        chances = np.array([KIND_WEIGHTS[k] for k in kinds])
-        for kind in self.rng.choice(kinds, len(kinds), replace=False, p=chances / chances.sum()):
-            name = 'Unfold' if kind == 'Convolve' else str(kind)
-            views = [v for v in self.space._views(state, name) if name != 'Unfold' or self._convolves(v) == (kind == 'Convolve')]
-            yield from (views[i] for i in self.rng.permutation(len(views))[:TRIES // 3])
-
-    def _convolves(self, view: View) -> bool:
-        return isinstance(view.old[1], Sum) and any(view.old[0].size.exponent(v) for v in self.space.domain.banned)
-
-    def _interleaved(self, groups: dict, weights: dict) -> Iter:
-        while groups:
-            keys = list(groups)
-            chances = np.array([weights[k] for k in keys])
-            key = keys[self.rng.choice(len(keys), p=chances / chances.sum())]
-            group = groups[key]
-            yield group.pop(self.rng.integers(len(group)))
-            if not group:
-                del groups[key]
-
-    def _draw_weights(self, state: State) -> State | None:
-        """Spreads the candidates over one or more weights at random, until all that must be held is."""
+    def _weigh(self, state: State, number: int, min_steps: int) -> Operator | None:
+        """Spreads the candidates over weights at random until the operator is within the budgets."""
         space = self.space
-        most = min(space.limits.weights if space.limits.weights >= 0 else 4, space.limits.steps - state.steps
-                   if space.limits.steps >= 0 else 4)
-        _, ranks = space.needs(state)
-        candidates = space.candidates(state)
+        if space.steps_left(state) > number and self.random.uniform() < CUT and (cuts := space.weighing.cuts(state)):
+            state = space.step(state, self.random.choice(cuts))
+        left = space.steps_left(state)
+        _, ranks = space.weighing.needs(state)
+        number = min(max(number - len(state.weights), 2 if ranks else 1), left)
+        if space.limits.weights >= 0:
+            number = min(number, space.limits.weights - len(state.weights))
+        if not state.weights and number < (2 if ranks else 1):
+            return None
+        if number < 1:
+            return self._accept(space.step(state, Finish()), min_steps)
+        spreading = Spreading(space, state, number, self.random)
+        costed = 0
         for _ in range(WEIGHT_DRAWS):
-            least = 2 if ranks else 1
-            if most < least:
-                return None
-            number = least if self.rng.random() < 0.5 else int(self.rng.integers(least, most + 1))
-            weights: list[list[Coordinate]] = [[] for _ in range(number)]
-            for node in self._shuffled(candidates):
-                whole = isinstance(node, Sum) or node in state.live
-                for weight in self._holders(number, node in ranks, whole):
-                    held = {leaf for c in weights[weight] for leaf in c.iterators()}
-                    if not held & set(node.iterators()):
-                        weights[weight].append(node)
-            following: State | None = state
-            for weight in weights:
-                if not weight or not space._weight_allowed(following, tuple(weight)):
-                    following = None
-                    break
-                following = Weigh(tuple(weight)).apply(following)
-            if following is None:
+            final = spreading.draw()
+            if final is None or not space.affordable(final):
                 continue
-            parts, missing = space.needs(following)
-            if not missing and len(parts) <= max(space.limits.repeats, 0):
-                return Finish().apply(following)
+            costed += 1
+            if (op := self._accept(final, min_steps)) is not None:
+                return op
+            if costed == COSTED_DRAWS:
+                break
         return None
 
-    def _shuffled(self, candidates: Sequence[Coordinate]) -> list[Coordinate]:
-        return [candidates[i] for i in self.rng.permutation(len(candidates))]
-
-    def _holders(self, number: int, everywhere: bool, likely: bool) -> list[int]:
-        if everywhere:
-            return list(self.rng.permutation(number)[:2])
-        if self.rng.random() > (0.95 if likely else 0.4):
-            return []
-        if number > 1 and self.rng.random() < 0.2:
-            return list(range(number))
-        return [int(self.rng.integers(number))]
+    # ---- proof ----
 
     def _exhaust(self, state: State, min_steps: int) -> Operator | None:
         """Depth-first search of all that the state leads to, in random order; None proves that there is nothing."""
@@ -254,6 +380,15 @@ class Completer:
             if len(seen) > EXHAUSTED_STATES:
                 raise SpaceError(f'no completion found in {WALKS} walks, and {EXHAUSTED_STATES} states did not settle whether '
                                  f'there is one: loosen the limits or the budgets')
-            actions = self.space.actions(state)
-            stack.extend(self.space.step(state, actions[i]) for i in self.rng.permutation(len(actions)))
+            actions = self.random.shuffled(self.space.actions(state))
+            stack.extend(self.space.step(state, action) for action in actions)
         return None
+
+
+def _siblings(a: Coordinate, b: Coordinate) -> bool:
+    """Whether two coordinates are the halves of one Merge."""
+    return (isinstance(a, (MergeLeft, MergeRight)) and isinstance(b, (MergeLeft, MergeRight))
+            and type(a) is not type(b) and a.block == b.block and a.of == b.of)
+
+
+__all__ = ['Completer']

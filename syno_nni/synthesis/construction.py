@@ -7,13 +7,14 @@ is complete. Steps that commute lead to the same state, and states with the same
 """
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import ClassVar
 
 from ..canonical import total_key
-from ..expr import Coordinate, Iterator, MergeLeft, MergeRight, Sum
+from ..expr import Coordinate, Iterator, MergeLeft, MergeRight, Shift, Split, Sum, Unfold
 from ..formula import coordinate_text, names
 from ..operator import Operator
 from ..size import Size
@@ -32,11 +33,13 @@ class State:
     steps: int = 0
     inputs: tuple[Coordinate, ...] = ()   # from stage weigh on, tied ones included
     weights: tuple[tuple[Coordinate, ...], ...] = ()
+    cuts: frozenset[tuple[Coordinate, Size]] = frozenset()  # Merges that only weights use
 
     @cached_property
     def key(self) -> tuple:
         """Equal for states that differ in the names and order of reductions, live coordinates and weights only."""
-        graph = Operator.trusted(self.outputs, self.reductions, self.inputs, (*self.weights, self.live))
+        halves = tuple(MergeLeft(of, block) for of, block in self.cuts)
+        graph = Operator.trusted(self.outputs, self.reductions, self.inputs, (*self.weights, self.live, halves))
         return self.stage, self.steps, total_key(graph)
 
     @property
@@ -50,12 +53,26 @@ class State:
 
     def count(self, kind: type[Coordinate]) -> int:
         """How many primitives of a kind the graph has; a Merge counts once."""
-        return len({(n.of, n.block) if isinstance(n, (MergeLeft, MergeRight)) else n
-                    for n in self.nodes if isinstance(n, kind)})
+        return self._counts.get(MergeLeft if kind is MergeRight else kind, 0)
+
+    @cached_property
+    def _counts(self) -> dict[type[Coordinate], int]:
+        counts: dict[type[Coordinate], int] = {MergeLeft: len(self.merges)}
+        for node in self.nodes:
+            if not isinstance(node, (MergeLeft, MergeRight)):
+                counts[type(node)] = counts.get(type(node), 0) + 1
+        return counts
 
     @cached_property
     def nodes(self) -> frozenset[Coordinate]:
-        return frozenset(n for c in (*self.live, *self.inputs) for n in c.walk())
+        """Every coordinate that is or was live, and the halves of Merges that only weights use."""
+        halves = (half(of, block) for of, block in self.cuts for half in (MergeLeft, MergeRight))
+        return frozenset(n for c in chain(self.live, self.inputs, halves) for n in c.walk())
+
+    @cached_property
+    def merges(self) -> frozenset[tuple[Coordinate, Size]]:
+        """Every Merge of the graph: what is merged, and the block."""
+        return merges(self.nodes)
 
     def describe(self, node: Coordinate) -> str:
         """A coordinate as the formula would print it."""
@@ -148,6 +165,25 @@ class Match(Action):
 
 
 @dataclass(frozen=True)
+class Cut(Action):
+    """Merges a coordinate for the weights: the data keeps the whole, and a weight may be indexed by a half."""
+
+    of: Coordinate
+    block: Size
+    kind: ClassVar[str] = 'Cut'
+
+    def apply(self, state: State) -> State:
+        return replace(state, steps=state.steps + 1, cuts=state.cuts | {(self.of, self.block)})
+
+    def describe(self, state: State) -> str:
+        return f'Merge for weights: {state.describe(self.of)} into blocks of {self.block}'
+
+    @property
+    def label(self) -> str:
+        return f'Cut {self.of.size} by {self.block}'
+
+
+@dataclass(frozen=True)
 class Weigh(Action):
     """Adds a weight indexed by ``coordinates``; one step, however many coordinates it has ("contraction")."""
 
@@ -155,8 +191,7 @@ class Weigh(Action):
     kind: ClassVar[str] = 'Weight'
 
     def apply(self, state: State) -> State:
-        return State(state.outputs, state.reductions, state.live, WEIGH, state.steps + 1, state.inputs,
-                     (*state.weights, self.coordinates))
+        return replace(state, steps=state.steps + 1, weights=(*state.weights, self.coordinates))
 
     def describe(self, state: State) -> str:
         name = names(Operator.trusted(state.outputs, state.reductions, state.inputs, (*state.weights, self.coordinates)))
@@ -174,50 +209,72 @@ class Finish(Action):
     kind: ClassVar[str] = 'Finish'
 
     def apply(self, state: State) -> State:
-        return State(state.outputs, state.reductions, state.live, FINAL, state.steps, state.inputs, state.weights)
+        return replace(state, stage=FINAL)
+
+
+def merges(nodes: Iterable[Coordinate]) -> frozenset[tuple[Coordinate, Size]]:
+    """The Merges among nodes: what is merged, and the block."""
+    return frozenset((n.of, n.block) for n in nodes if isinstance(n, (MergeLeft, MergeRight)))
 
 
 def primitives(op: Operator) -> dict[str, int]:
     """How many primitives of each kind an operator has; a Merge counts once."""
     counts = dict.fromkeys(('split', 'unfold', 'shift', 'stride', 'merge'), 0)
-    merged: set[tuple[Coordinate, Size]] = set()
-    for node in op.nodes():
-        if isinstance(node, (MergeLeft, MergeRight)):
-            merged.add((node.of, node.block))
-        elif not isinstance(node, Iterator):
+    nodes = op.nodes()
+    for node in nodes:
+        if not isinstance(node, (Iterator, MergeLeft, MergeRight)):
             counts[node.kind] += 1
-    counts['merge'] = len(merged)
+    counts['merge'] = len(merges(nodes))
     return counts
 
 
 def dropped(op: Operator) -> list[Coordinate]:
-    """The output parts that the data does not reach: whole outputs, and halves of Merges whose other half it does."""
+    """What the data does not reach: whole outputs, and halves of Merges whose other half it does reach."""
     reached = {n for c in op.inputs for n in c.walk()}
     missing: list[Coordinate] = [o for o in op.outs() if o not in reached]
     halves: dict[tuple[Coordinate, Size], set[str]] = {}
     for node in reached:
         if isinstance(node, (MergeLeft, MergeRight)):
             halves.setdefault((node.of, node.block), set()).add(node.kind)
-    for (of, block), kinds in sorted(halves.items(), key=lambda item: (item[0][0].depth, repr(item[0]))):
-        if kinds == {'div'}:
-            missing.append(MergeRight(of, block))
-        elif kinds == {'mod'}:
-            missing.append(MergeLeft(of, block))
+    alone = [(of, block, kinds) for (of, block), kinds in halves.items() if len(kinds) == 1]
+    for of, block, kinds in sorted(alone, key=lambda item: (item[0].depth, repr(item[:2]))):
+        missing.append(MergeRight(of, block) if kinds == {'div'} else MergeLeft(of, block))
     return missing
 
 
 def repeats(op: Operator) -> int:
-    """How many dropped parts no weight indexes: the output is repeated along them."""
-    return sum(not any(touches(w, node) for w in op.weights) for node in dropped(op))
+    """How many dropped parts no weight provides: the output is repeated along them."""
+    parts = dropped(op)
+    if not parts:
+        return 0
+    given = {c for w in op.weights for c in w}
+    return sum(not determined(part, given) for part in parts)
 
 
-def touches(weight: Iterable[Coordinate], node: Coordinate) -> bool:
-    """Whether a weight holds a dropped part: the part itself, something below it, or something made of it."""
-    below = set(node.walk())
-    for coordinate in weight:
-        if coordinate in below or any(n == node for n in coordinate.walk()):
-            return True
-    return False
+def determined(node: Coordinate, given: Collection[Coordinate]) -> bool:
+    """Whether the values of ``given`` fix the value of a coordinate (as far as index identities tell)."""
+    if _recovered(node, given):
+        return True
+    return bool(node.bottom) and not isinstance(node, Unfold) and all(determined(c, given) for c in node.bottom)
+
+
+def _recovered(node: Coordinate, given: Collection[Coordinate]) -> bool:
+    """Whether a coordinate is given, or both halves of a Merge of it are."""
+    if node in given:
+        return True
+    if isinstance(node, MergeRight) and isinstance(node.of, Shift):
+        return _recovered(low_digits(node) or MergeRight(node.of.of, node.block), given)
+    blocks = {c.block for g in given for c in g.walk() if isinstance(c, (MergeLeft, MergeRight)) and c.of == node}
+    return any(_recovered(MergeLeft(node, b), given) and _recovered(MergeRight(node, b), given) for b in blocks)
+
+
+def low_digits(node: MergeRight) -> Coordinate | None:
+    """``r`` where the coordinate is ``shift(l*|r| + r, d) % |r|``: adding d and wrapping at a multiple of the block moves
+    the remainder by d, whatever else there is."""
+    inner = node.of
+    while isinstance(inner, Shift):
+        inner = inner.of
+    return inner.right if isinstance(inner, Split) and inner.right.size == node.block else None
 
 
 def steps(op: Operator) -> int:

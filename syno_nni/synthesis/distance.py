@@ -19,6 +19,7 @@ from .domain import SizeDomain, partitions
 
 INFINITE = 10 ** 6
 MAX_PLANS = 200
+MAX_KNOWN = 100_000  # remembered bounds and plans; then memory is given back
 CODE_BASE = 2 ** 12  # exponents stay far below half of it
 # How a coordinate can be cut by a Merge: at will; into small blocks only (a Shift); after a Shift, into small blocks (a
 # Split of a small block, the outer half of a Merge); not at all (other Splits, a bare reduction).
@@ -54,12 +55,8 @@ class _Way(NamedTuple):
     merges: int
     shifts: int
     reductions: int
-    unfolds: int
+    cost: int
     supply: Size | None = None  # the size of the new reduction
-
-    @property
-    def cost(self) -> int:
-        return self.splits + self.merges + self.shifts + self.reductions + self.unfolds
 
 
 class _Fit(NamedTuple):
@@ -68,7 +65,7 @@ class _Fit(NamedTuple):
     union: int
     rest: Size
     small: bool
-    unfolds: int
+    cuts: int  # Merges
     supply: Size | None
 
 
@@ -106,7 +103,10 @@ class ShapeDistance:
         self._joined_cut = FREE if domain.limits.heuristics.merge_of_split else SHIFTED
         self._wide_cut = FREE if domain.limits.heuristics.merge_of_split else NEVER
         self._known: dict[tuple, int] = {}
+        self._known_plans: dict[tuple, tuple[Plan, ...]] = {}
+        self._known_ways: dict[tuple, list[list[_Way]]] = {}
         self._known_fits: dict[int, list[_Fit]] = {}
+        self._known_supplied: dict[int, list[_Fit]] = {}
         self._codes: dict[Size, int] = {}
 
     def steps(self, items: Sequence[Item], allowance: Allowance) -> int:
@@ -114,6 +114,8 @@ class ShapeDistance:
         key = (tuple(sorted(items, key=_item_key)), allowance)
         found = self._known.get(key)
         if found is None:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
             found = self._known[key] = self._search(key[0], allowance)
         return found
 
@@ -125,8 +127,22 @@ class ShapeDistance:
 
     def plans(self, items: Sequence[Item], allowance: Allowance, budget: int) -> list[Plan]:
         """Ways to get from ``items`` (in their order) to the wanted dimensions that the bound knows, within ``budget``."""
-        found = self._solutions(tuple(items), allowance, lambda: budget + 1)
-        return [Plan(cost, ways, rest) for cost, ways, rest in itertools.islice(found, MAX_PLANS)]
+        order = sorted(range(len(items)), key=lambda n: _item_key(items[n]))
+        key = (tuple(items[n] for n in order), allowance, budget)
+        found = self._known_plans.get(key)
+        if found is None:
+            if len(self._known_plans) >= MAX_KNOWN:
+                self._known_plans.clear()
+            solutions = self._solutions(key[0], allowance, lambda: budget + 1)
+            found = self._known_plans[key] = tuple(
+                Plan(cost, ways, rest) for cost, ways, rest in itertools.islice(solutions, MAX_PLANS))
+        if order == sorted(order):
+            return list(found)
+
+        def renumbered(mask: int) -> int:
+            return sum(1 << order[n] for n in range(len(order)) if mask >> n & 1)
+
+        return [Plan(p.cost, tuple(w._replace(mask=renumbered(w.mask)) for w in p.ways), renumbered(p.rest)) for p in found]
 
     def _solutions(self, items: tuple[Item, ...], allowance: Allowance,
                    bound: Callable[[], int]) -> Iterator[tuple[int, tuple[_Way, ...], int]]:
@@ -146,10 +162,9 @@ class ShapeDistance:
             for way in ways[numbers[0]]:
                 if not way.mask & used:
                     both = _Way(0, total.splits + way.splits, total.merges + way.merges, total.shifts + way.shifts,
-                                total.reductions + way.reductions, total.unfolds + way.unfolds)
+                                total.reductions + way.reductions, total.cost + way.cost)
                     if (both.splits <= allowance.splits and both.merges <= allowance.merges
-                            and both.shifts <= allowance.shifts and both.reductions <= allowance.reductions
-                            and both.unfolds <= allowance.unfolds):
+                            and both.shifts <= allowance.shifts and both.reductions <= allowance.reductions):
                         yield from choose(numbers[1:], used | way.mask, both, (*chosen, way))
 
         for numbers in self._partitions:
@@ -158,11 +173,20 @@ class ShapeDistance:
 
     def _ways(self, items: tuple[Item, ...], allowance: Allowance) -> list[list[_Way]]:
         """For every union of wanted dimensions, the sets of items that can make it, cheapest first."""
+        key = (items, allowance.splits, allowance.reductions > 0)
+        found = self._known_ways.get(key)
+        if found is None:
+            if len(self._known_ways) >= MAX_KNOWN:
+                self._known_ways.clear()
+            found = self._known_ways[key] = self._list_ways(items, allowance.splits, allowance.reductions > 0)
+        return found
+
+    def _list_ways(self, items: tuple[Item, ...], splits: int, reducible: bool) -> list[list[_Way]]:
         ways: list[list[_Way]] = [[] for _ in self._unions]
         # Products of sizes are sums of codes: cheap for the many sets that fit nothing.
         codes = [self._code(item.size) for item in items]
         products = [0] * (1 << len(items))
-        fits_of, splits = self._known_fits, allowance.splits + 1
+        known = self._known_fits
         # A Split can be shifted, and then cut, only if its inner block is small.
         small = sum(1 << n for n, item in enumerate(items) if self._small(item.size))
         for mask in range(1 << len(items)):
@@ -172,43 +196,42 @@ class ShapeDistance:
             else:
                 code = 0
             count = mask.bit_count()
-            if count > splits:
+            if count > splits + 1:
                 continue
-            fits = fits_of.get(code)
+            fits = known.get(code)
             if fits is None:
-                fits = fits_of[code] = self._fits(product(i.size for n, i in enumerate(items) if mask >> n & 1))
-            if not fits:
-                continue
-            if count > 1:
-                cut = self._joined_cut if small & mask else self._wide_cut
-            else:
-                cut = items[low.bit_length() - 1].cut if mask else NEVER
-            for fit in fits:
-                if way := self._way(items, mask, count, cut, fit, allowance):
-                    ways[fit.union].append(way)
+                fits = known[code] = self._fits(product(i.size for n, i in enumerate(items) if mask >> n & 1))
+            if fits and count:
+                cut = items[low.bit_length() - 1].cut if count == 1 else self._joined_cut if small & mask else self._wide_cut
+                for fit in fits:
+                    if cut == NEVER and fit.cuts:
+                        continue
+                    if (way := self._way(items, mask, count, cut, fit)) is not None:
+                        ways[fit.union].append(way)
+            if reducible and count <= splits:
+                ways_supplied = self._known_supplied.get(code)
+                if ways_supplied is None:
+                    size = product(i.size for n, i in enumerate(items) if mask >> n & 1)
+                    ways_supplied = self._known_supplied[code] = self._supplied_fits(size)
+                for fit in ways_supplied:
+                    joined = small & mask or self._small(fit.supply or ONE)
+                    cut = NEVER if not count else self._joined_cut if joined else self._wide_cut
+                    if (way := self._way(items, mask, count + 1, cut, fit)) is not None:
+                        ways[fit.union].append(way)
         for each in ways:
             each.sort(key=lambda way: way.cost)
         return ways
 
-    def _way(self, items: tuple[Item, ...], mask: int, count: int, cut: int, fit: _Fit, allowance: Allowance) -> _Way | None:
-        """What it takes to turn the items of ``mask`` into a union of wanted dimensions, if it can be done."""
-        pieces = self._unions[fit.union][1]
-        supplied = fit.supply is not None
-        if supplied and allowance.reductions < 1:
+    def _way(self, items: tuple[Item, ...], mask: int, count: int, cut: int, fit: _Fit) -> _Way | None:
+        """What it takes to turn ``count`` items, those of ``mask`` and perhaps a new reduction, into a union of wanted
+        dimensions, if it can be done."""
+        if fit.cuts and (cut == NEVER or (cut != FREE and not fit.small)):
             return None
-        if count + supplied == 0 or count + supplied - 1 > allowance.splits:
+        if cut != FREE and self._unions[fit.union][1] > 1 and not self._separable(items, mask, fit):
             return None
-        if count and supplied:
-            cut = self._joined_cut if cut == self._joined_cut or self._small(fit.supply) else self._wide_cut
-        elif supplied:
-            cut = NEVER
-        cuts = pieces - 1 + (not fit.rest.is_one)
-        if cuts and (cut == NEVER or (cut != FREE and not fit.small)):
-            return None
-        if pieces > 1 and cut != FREE and not self._separable(items, mask, fit):
-            return None
-        return _Way(mask, count + supplied - 1, cuts, int(bool(cuts) and cut == SHIFTED), int(supplied), fit.unfolds,
-                    fit.supply)
+        shifts = int(fit.cuts > 0 and cut == SHIFTED)
+        return _Way(mask, count - 1, fit.cuts, shifts, int(fit.supply is not None),
+                    count - 1 + fit.cuts + shifts + (fit.supply is not None), fit.supply)
 
     def _separable(self, items: tuple[Item, ...], mask: int, fit: _Fit) -> bool:
         """Whether joined items can end up as several wanted dimensions when only small blocks are exchanged."""
@@ -228,18 +251,23 @@ class ShapeDistance:
         return self.domain.legal(size) and self.domain.upper(size) <= self.domain.limits.heuristics.max_shifted_block
 
     def _fits(self, size: Size) -> list[_Fit]:
-        """The unions that a dimension of ``size`` contains, or would with one more reduction."""
+        """The unions that a dimension of ``size`` contains. What is left over must go, so it has no banned variable."""
         found = []
-        for number, (wanted, _) in enumerate(self._unions):
+        for number, (wanted, pieces) in enumerate(self._unions):
             rest = size / wanted
-            if rest.is_one or self.domain.legal(rest):
-                banned = any(rest.exponent(v) for v in self.domain.banned)
-                found.append(_Fit(number, rest, rest.is_one or self._small(rest), int(banned), None))
-            # The product may exceed what is wanted by a small block, or any where Splits can be cut.
-            over = (ONE, *self._small_sizes) if self._joined_cut == SHIFTED else (ONE, *self.domain.reductions())
+            if rest.is_one or (self.domain.legal(rest) and not any(rest.exponent(v) for v in self.domain.banned)):
+                found.append(_Fit(number, rest, rest.is_one or self._small(rest), pieces - 1 + (not rest.is_one), None))
+        return found
+
+    def _supplied_fits(self, size: Size) -> list[_Fit]:
+        """The unions that a dimension of ``size`` would contain with one more reduction."""
+        found = []
+        # The product may exceed what is wanted by a small block, or any where Splits can be cut.
+        over = (ONE, *self._small_sizes) if self._joined_cut == SHIFTED else (ONE, *self.domain.reductions())
+        for number, (wanted, pieces) in enumerate(self._unions):
             for rest in over:
                 if self.domain.reduction(supply := rest * wanted / size):
-                    found.append(_Fit(number, rest, True, 0, supply))
+                    found.append(_Fit(number, rest, True, pieces - 1 + (not rest.is_one), supply))
                     break
         return found
 
@@ -274,12 +302,12 @@ class ShapeDistance:
                 must_unfold += 1
             else:
                 return INFINITE
-        if total.unfolds + must_unfold > allowance.unfolds:
+        if must_unfold > allowance.unfolds:
             return INFINITE
         cost = total.cost + must_unfold
         if two_weights or not either:
             return cost + (2 if two_weights else 1)
-        fits = total.unfolds + must_unfold + either <= allowance.unfolds
+        fits = must_unfold + either <= allowance.unfolds
         return cost + 1 + (1 if not fits else min(either, 1))
 
 

@@ -154,7 +154,7 @@ class SizeDomain:
         def extend(at: int, used: tuple[tuple[str, int], ...]):
             if at == len(ranges):
                 if any(e > 0 for _, e in used):
-                    yield Size(used)
+                    yield ONE * Size(used)  # the interned one: comparing it is comparing identities
                 return
             for name, exponent in ranges[at]:
                 if exponent == 0:

@@ -86,7 +86,7 @@ def complaints(space: OperatorSpace, op: Operator) -> Iter[str]:
             yield complaint
     yield from _budget_complaints(space, op)
     yield from _weight_complaints(space, op)
-    yield from _sum_complaints(space, op)
+    yield from sum_complaints(space, op)
 
 
 def usage(op: Operator, variable: str, primary: bool) -> int:
@@ -121,7 +121,7 @@ def _weight_complaints(space: OperatorSpace, op: Operator) -> Iter[str]:
             yield f'max_outer: weights alone provide {most} output positions, the limit is {rules.max_outer}'
 
 
-def _sum_complaints(space: OperatorSpace, op: Operator) -> Iter[str]:
+def sum_complaints(space: OperatorSpace, op: Operator) -> Iter[str]:
     domain, rules = space.domain, space.limits.heuristics
     in_data = {leaf for c in op.inputs for leaf in c.iterators()}
     weighted = {leaf for w in op.weights for c in w for leaf in c.iterators()}
@@ -139,4 +139,4 @@ def _sum_complaints(space: OperatorSpace, op: Operator) -> Iter[str]:
                 yield f'unweighted_windows: a window of size {node.right.size} is summed without a weight'
 
 
-__all__ = ['complaints', 'node_complaint', 'usage']
+__all__ = ['complaints', 'node_complaint', 'sum_complaints', 'usage']

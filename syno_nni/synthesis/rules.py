@@ -18,7 +18,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..canonical import canonical_form
-from ..expr import Coordinate, Iterator, MergeLeft, MergeRight, Out, Shift, Split, Stride, Sum, Unfold, sibling, substitute
+from ..expr import (
+    Coordinate,
+    Iterator,
+    MergeLeft,
+    MergeRight,
+    Out,
+    Shift,
+    Split,
+    Stride,
+    Sum,
+    Unfold,
+    sibling,
+    substitute,
+)
 from ..operator import Operator
 from ..size import Binding, Size, product
 

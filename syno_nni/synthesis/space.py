@@ -3,28 +3,34 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterable, Iterator as Iter, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator as Iter
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from ..errors import SpaceError
-from ..expr import Coordinate, MergeLeft, MergeRight, Out, Shift, Split, Stride, Sum, Unfold
+from ..expr import Coordinate, MergeLeft, MergeRight, Out, Shift, Split, Sum, Unfold, sibling
 from ..operator import Operator
 from ..size import Binding, Size, SizeLike
-from .completion import Completer
-from .construction import (FINAL, REDUCE, VIEW, WEIGH, Action, Finish, Match, Reduce, State, View, Weigh, dropped, steps,
-                           touches)
+from .completion import OTHER, PART, WINDOW, Completer
+from .construction import FINAL, REDUCE, WEIGH, Action, Cut, Finish, Match, Reduce, State, View, Weigh, steps
 from .distance import FREE, INFINITE, NEVER, SHIFTED, SMALL, Allowance, Item, Plan, ShapeDistance
 from .domain import SizeDomain, check_bindings
 from .limits import Limits, Variable
-from .membership import complaints, node_complaint, usage
+from .membership import complaints, sum_complaints
 from .presets import PRESETS, Preset
 from .rules import Context, normalize
+from .views import Views
+from .weighing import Weighing
 
 UNBOUNDED = 99
+MAX_ITEMS = 100_000
+MAX_WEIGHTS = 8  # what an operator may have at all
 
 
 @dataclass(frozen=True)
@@ -79,8 +85,11 @@ class OperatorSpace:
         self.wanted = tuple(s for i, s in enumerate(self.inputs) if i not in self.tied.values())
         self.domain = SizeDomain(self.variables, self.bindings, self.limits, self.wanted)
         self.distance = ShapeDistance(self.domain, self.wanted)
-        self._node_allowed: dict[Coordinate, bool] = {}
+        self.views = Views(self)
+        self.weighing = Weighing(self)
+        self.options: dict[tuple, tuple] = {}
         self._items: dict[Coordinate, Item] = {}
+        self._roles: dict[Size, int] = {}
         self._check_possible()
 
     # ---- declaring ----
@@ -124,10 +133,37 @@ class OperatorSpace:
         for window in (self.macs_ratio, self.params_ratio):
             if window and self.layer is None:
                 raise SpaceError('a ratio needs the layer that it is relative to')
-        if self.lower_bound(self.root) > self._steps_left(self.root):
+        self._check_budgets()
+        if self.lower_bound(self.root) > self.steps_left(self.root):
             raise SpaceError(f'impossible space: inputs {_shape(self.inputs)} cannot be reached from outputs '
                              f'{_shape(self.outputs)} within {self.limits.steps} steps, {self.limits.reductions} reductions, '
                              f'{self.limits.splits} splits, {self.limits.merges} merges and the variables\' budgets; raise a limit')
+
+    def _check_budgets(self) -> None:
+        """Refuses budgets that no operator meets, by crude bounds."""
+        rules = self.limits.heuristics
+        if rules.min_rank > rules.max_rank:
+            raise SpaceError(f'contradictory limits: min_rank {rules.min_rank} exceeds max_rank {rules.max_rank}')
+        if not self.bindings:
+            return
+        weights = self.limits.weights if self.limits.weights > 0 else MAX_WEIGHTS
+        reduced = [math.prod(b[v.name] ** v.budget for v in self.variables) for b in self.bindings]
+        free = [math.prod(s.value(b) for s in self.outputs if not self.banned(s)) for b in self.bindings]
+        reads = sum(math.prod(s.value(b) for s in self.inputs) for b in self.bindings)
+        if self.macs_ratio:
+            # Every element of the input is multiplied or added at least once, unless strides skip some.
+            least = reads / self._layer_macs if self.limits.strides == 0 else 0.0
+            most = weights * sum(o * r for o, r in zip(self._output_elements, reduced)) / self._layer_macs
+            self._check_range('macs_ratio', self.macs_ratio, least, most)
+        if self.params_ratio:
+            least = rules.min_weight * len(self.bindings) / self._layer_params
+            most = weights * sum(f * r for f, r in zip(free, reduced)) / self._layer_params
+            self._check_range('params_ratio', self.params_ratio, least, most)
+
+    def _check_range(self, name: str, allowed: tuple[float, float], least: float, most: float) -> None:
+        if allowed[1] < least or allowed[0] > most:
+            raise SpaceError(f'impossible space: {name} {allowed} cannot be met; any operator of these shapes and budgets has '
+                             f'between {least:.4g} and {most:.4g} of the layers replaced')
 
     # ---- membership ----
 
@@ -193,6 +229,32 @@ class OperatorSpace:
         """MACs relative to the layers replaced, summed over all bindings."""
         return sum(op.macs(b) for b in self.bindings) / self._layer_macs
 
+    def volume_over_layer(self, reductions: Iterable[Size]) -> float:
+        """Products of output elements and reductions, summed over all bindings, relative to the MACs of the layers."""
+        volumes = self._output_elements
+        for size in reductions:
+            volumes = [v * r for v, r in zip(volumes, self.domain.ratios(size))]
+        return float(sum(volumes)) / self._layer_macs
+
+    @cached_property
+    def _output_elements(self) -> list[int]:
+        return [math.prod(s.value(b) for s in self.outputs) for b in self.bindings]
+
+    def role(self, size: Size) -> int:
+        """What a reduction is likely for: a window along a dimension that keeps its order (an image side), a part of the
+        input, or something else."""
+        found = self._roles.get(size)
+        if found is None:
+            long = any(self.domain.unfoldable(w, size) for w in self.wanted if self.banned(w))
+            found = self._roles[size] = (WINDOW if long and self.domain.window(size) else
+                                         PART if any(self.domain.whole(w / size) for w in self.wanted) else OTHER)
+        return found
+
+    def affordable(self, state: State) -> bool:
+        """Whether a final state is within the budgets as it stands: a quick check ahead of `finish`."""
+        op = state.operator
+        return next(itertools.chain(sum_complaints(self, op), self._budget(op)), None) is None
+
     def params_over_layer(self, op: Operator) -> float:
         """Params relative to the layers replaced, summed over all bindings."""
         return sum(op.params(b) for b in self.bindings) / self._layer_params
@@ -210,12 +272,12 @@ class OperatorSpace:
         if state.stage == FINAL:
             return []
         if state.stage == WEIGH:
-            return self._weigh_actions(state)
-        found: list[Action] = list(self._matches(state))
+            return self.weighing.actions(state)
+        found: list[Action] = list(self.matches(state))
         if state.stage == REDUCE:
-            found += self._reduce_actions(state)
-        if self._steps_left(state) > 0:
-            found += self._view_actions(state)
+            found += (a for a in self.reductions(state) if self.within(state, a))
+        if self.steps_left(state) > 0:
+            found += (a for a in self.views.all(state) if self.within(state, a))
         return found
 
     def step(self, state: State, action: Action) -> State:
@@ -230,19 +292,32 @@ class OperatorSpace:
         """Steps that construct an operator: reductions, views from the output up, the match, weights, finish."""
         op = self.canonical(op)
         actions: list[Action] = [Reduce(s) for s in op.reductions]
+        in_data = {n for c in op.inputs for n in c.walk()}
+        whole = {c for n in in_data for c in n.bottom if not isinstance(n, (MergeLeft, MergeRight))} | set(op.inputs)
         done: set[Coordinate] = set()
+        cuts: list[Action] = []
         for node in sorted((n for n in op.nodes() if n.bottom), key=lambda n: n.depth):
             if node in done:
                 continue
-            new = (MergeLeft(node.of, node.block), MergeRight(node.of, node.block)) if isinstance(
-                node, (MergeLeft, MergeRight)) else (node,)
-            done.update(new)
-            actions.append(View(_view_name(node), node.bottom, new))
-        actions.append(Match(op.inputs))
-        return [*actions, *(Weigh(w) for w in op.weights), Finish()]
+            if isinstance(node, (MergeLeft, MergeRight)):
+                done |= {node, sibling(node)}
+                if node.of in whole:
+                    # The data keeps the whole: this Merge, and any of its halves, is made for weights.
+                    cuts.append(Cut(node.of, node.block))
+                    whole |= {node, sibling(node)}
+                else:
+                    actions.append(View('Merge', node.bottom, (MergeLeft(node.of, node.block), MergeRight(node.of, node.block))))
+            else:
+                done.add(node)
+                actions.append(View(type(node).__name__, node.bottom, (node,)))
+        return [*actions, Match(op.inputs), *cuts, *(Weigh(w) for w in op.weights), Finish()]
 
-    def _steps_left(self, state: State) -> int:
+    def steps_left(self, state: State) -> int:
         return self.limits.steps - state.steps if self.limits.steps >= 0 else UNBOUNDED
+
+    def banned(self, size: Size) -> bool:
+        """Whether a size has a variable that neither reductions nor weights may use."""
+        return any(size.exponent(v) for v in self.domain.banned)
 
     def lower_bound(self, state: State) -> int:
         """At least so many steps remain until an operator is complete; INFINITE if there is no way."""
@@ -251,37 +326,44 @@ class OperatorSpace:
         return self._bound(state, state.live, {})
 
     def _bound(self, state: State, live: Sequence[Coordinate], spent: Mapping[str, int]) -> int:
-        allowance = self._allowance(state, spent)
+        allowance = self.allowance(state, spent)
         if min(allowance) < 0:
             return INFINITE
-        return self.distance.steps([self._item(c) for c in live], allowance)
+        return self.distance.steps([self.item(c) for c in live], allowance)
 
-    def plans(self, state: State) -> list[Plan]:
-        """Ways to the input that the shape distance knows from a state, over the positions of ``state.live``."""
-        return self.distance.plans([self._item(c) for c in state.live], self._allowance(state, {}), self._steps_left(state))
+    def plans(self, state: State, budget: int, weights: int) -> list[Plan]:
+        """Ways to the input within ``budget`` steps that the shape distance knows from a state, without more reductions
+        and with as many ``weights``; over the positions of ``state.live``."""
+        allowance = self.allowance(state)._replace(weights=weights, reductions=0)
+        return self.distance.plans(self.items(state), allowance, budget)
 
-    def _allowance(self, state: State, spent: Mapping[str, int]) -> Allowance:
+    def allowance(self, state: State, spent: Mapping[str, int] = MappingProxyType({})) -> Allowance:
         """How many steps of each kind are left after those of ``state`` and ``spent``."""
         limits = self.limits
 
-        def left(limit: int, kind: str, counted: tuple[type[Coordinate], ...]) -> int:
-            return UNBOUNDED if limit < 0 else limit - sum(state.count(c) for c in counted) - spent.get(kind, 0)
+        def left(limit: int, kind: type[Coordinate]) -> int:
+            return UNBOUNDED if limit < 0 else limit - state.count(kind) - spent.get(kind.__name__, 0)
 
+        reducing = state.stage == REDUCE and not spent.get('view')
         return Allowance(
-            max(0, _bounded(limits.reductions) - len(state.reductions) - spent.get('Reduce', 0)) if state.stage == REDUCE
-            and not spent.get('view') else 0,
-            left(limits.splits, 'Split', (Split,)), left(limits.merges, 'Merge', (MergeLeft,)),
-            left(limits.unfolds, 'Unfold', (Unfold,)), _bounded(limits.weights), left(limits.shifts, 'Shift', (Shift,)))
+            max(0, _bounded(limits.reductions) - len(state.reductions) - spent.get('Reduce', 0)) if reducing else 0,
+            left(limits.splits, Split), left(limits.merges, MergeLeft), left(limits.unfolds, Unfold),
+            _bounded(limits.weights), left(limits.shifts, Shift))
 
-    def _item(self, node: Coordinate) -> Item:
+    def items(self, state: State) -> list[Item]:
+        """What the shape distance needs to know of the live coordinates."""
+        return [self.item(c) for c in state.live]
+
+    def item(self, node: Coordinate) -> Item:
         found = self._items.get(node)
         if found is None:
+            if len(self._items) >= MAX_ITEMS:
+                self._items.clear()
             bare = isinstance(node, Sum)
-            banned = any(node.size.exponent(v) for v in self.domain.banned)
             held = isinstance(node, (Out, MergeLeft, MergeRight)) or (
                 bare and self.domain.rank(node.size) and self.limits.weights != 1)
-            found = self._items[node] = Item(node.size, held and not banned, bare, self.domain.window(node.size),
-                                             self._cut(node))
+            found = self._items[node] = Item(node.size, held and not self.banned(node.size), bare,
+                                             self.domain.window(node.size), self._cut(node))
         return found
 
     def _cut(self, node: Coordinate) -> int:
@@ -294,96 +376,39 @@ class OperatorSpace:
             return SHIFTED
         return SMALL if isinstance(node, Shift) else FREE
 
-    def _reduce_actions(self, state: State) -> Iter[Action]:
-        return (a for a in self._reductions(state) if self._within(state, a))
-
-    def _view_actions(self, state: State) -> Iter[Action]:
-        return (a for a in self._views(state) if self._within(state, a))
-
-    def _within(self, state: State, action: Reduce | View) -> bool:
-        """Whether the shape distance leaves room for a step."""
-        budget = self._steps_left(state) - 1
+    def within(self, state: State, action: Reduce | View, budget: int | None = None) -> bool:
+        """Whether the shape distance leaves room for a step, within ``budget`` steps (default: those that are left)."""
+        left = (self.steps_left(state) if budget is None else min(self.steps_left(state), budget)) - 1
         if isinstance(action, Reduce):
             live = (*state.live, Sum(len(state.reductions), action.size))
-            return self._bound(state, live, {'Reduce': 1}) <= budget
-        live = list(state.live)
-        for node in action.old:
-            live.remove(node)
-        return self._bound(state, (*live, *action.new), {action.name: 1, 'view': 1}) <= budget
+            return self._bound(state, live, {'Reduce': 1}) <= left
+        kept = [c for c in state.live if c not in action.old]
+        kind = 'MergeLeft' if action.name == 'Merge' else action.name
+        return self._bound(state, (*kept, *action.new), {kind: 1, 'view': 1}) <= left
 
-    def _reductions(self, state: State) -> Iter[Reduce]:
+    def reductions(self, state: State) -> list[Reduce]:
         """Every reduction that the limits and budgets allow, whatever the distance."""
-        if len(state.reductions) >= _bounded(self.limits.reductions) or self._steps_left(state) < 2:
-            return
+        if len(state.reductions) >= _bounded(self.limits.reductions) or self.steps_left(state) < 2:
+            return []
         spent = {v.name: sum(abs(s.exponent(v.name)) for s in state.reductions) for v in self.variables}
+        return [action for action in self._all_reductions
+                if all(spent[v] + abs(e) <= self.domain.variables[v].budget for v, e in action.size.powers)]
+
+    @cached_property
+    def reductions_by_role(self) -> dict[int, list[Size]]:
+        """Every size that a reduction may have, by what it is likely for."""
+        found: dict[int, list[Size]] = {}
         for size in self.domain.reductions():
-            if all(spent[v] + abs(e) <= self.domain.variables[v].budget for v, e in size.powers):
-                yield Reduce(size)
-
-    def _views(self, state: State, only: str | None = None) -> Iter[View]:
-        """Every view (of one kind, if asked) that the rules and limits allow, whatever the distance."""
-        limits, live = self.limits, state.live
-
-        def left(limit: int, kind: type[Coordinate]) -> bool:
-            name = 'Merge' if kind is MergeLeft else kind.__name__
-            return only in (None, name) and (limit < 0 or state.count(kind) < limit)
-
-        if left(limits.splits, Split):
-            for a, b in itertools.permutations(live, 2):
-                yield from self._if_allowed(View('Split', (a, b), (Split(a, b),)))
-        if left(limits.unfolds, Unfold):
-            for b in live:
-                if self.domain.window(b.size):
-                    for a in live:
-                        if a is not b:
-                            yield from self._if_allowed(View('Unfold', (a, b), (Unfold(a, b),)))
-        for a in live:
-            if left(limits.merges, MergeLeft):
-                for block in self.domain.blocks(a.size):
-                    yield from self._if_allowed(View('Merge', (a,), (MergeLeft(a, block), MergeRight(a, block))))
-            if left(limits.shifts, Shift):
-                yield from self._if_allowed(View('Shift', (a,), (Shift(a, 1),)))
-            if left(limits.strides, Stride):
-                for v in self.domain.usable():
-                    if not v.primary:
-                        yield from self._if_allowed(View('Stride', (a,), (Stride(a, Size([(v.name, 1)])),)))
-
-    def _if_allowed(self, view: View) -> Iter[View]:
-        if self._view_allowed(view):
-            yield view
-
-    def _view_allowed(self, view: View) -> bool:
-        """Whether a view obeys the limits, the heuristics, and the canonicalization rules that no later step repairs."""
-        a, node = view.old[0], view.new[0]
-        if isinstance(node, Split):
-            if isinstance(a, Split) or _rejoins(a, view.old[1]):
-                return False
-        elif isinstance(node, MergeLeft):
-            if isinstance(a, (Sum, MergeLeft)) or self._commutes(a, node.block):
-                return False
-        elif isinstance(node, Shift):
-            if isinstance(a, (Sum, Shift)) or (isinstance(a, Out) and a.index in self.unordered_outputs):
-                return False
-        elif isinstance(node, Stride) and isinstance(a, (Sum, Stride, Unfold)):
-            return False
-        return all(self._allowed(n) for n in view.new)
-
-    def _commutes(self, node: Coordinate, block: Size) -> bool:
-        """Whether a Merge of a Split is a Split of Merges or nothing at all (rule merge-of-split)."""
-        if not isinstance(node, Split):
-            return False
-        inner = node.right.size
-        return block == inner or self.context.divides(block, inner) or self.context.divides(inner, block)
-
-    def _allowed(self, node: Coordinate) -> bool:
-        found = self._node_allowed.get(node)
-        if found is None:
-            found = self._node_allowed[node] = node_complaint(self, node) is None
+            found.setdefault(self.role(size), []).append(size)
         return found
 
-    def _matches(self, state: State) -> Iter[Match]:
+    @cached_property
+    def _all_reductions(self) -> tuple[Reduce, ...]:
+        return tuple(Reduce(size) for size in self.domain.reductions())
+
+    def matches(self, state: State) -> Iter[Match]:
         """Every way to take live coordinates as the input, if the rest may be dropped."""
-        if self._steps_left(state) < 1:
+        if self.steps_left(state) < 1:
             return
 
         def choose(at: int, taken: tuple[Coordinate, ...]) -> Iter[tuple[Coordinate, ...]]:
@@ -396,70 +421,14 @@ class OperatorSpace:
 
         for taken in choose(0, ()):
             rest = [c for c in state.live if c not in taken]
-            if all(self._item(c).droppable for c in rest) and not (
-                    sum(isinstance(c, Sum) for c in rest) and self._steps_left(state) < 2):
+            if all(self.item(c).droppable for c in rest) and not (
+                    any(isinstance(c, Sum) for c in rest) and self.steps_left(state) < 2):
                 yield Match(self._with_tied(taken))
 
     def _with_tied(self, taken: Sequence[Coordinate]) -> tuple[Coordinate, ...]:
         chosen = iter(taken)
         back = {into: out for out, into in self.tied.items()}
         return tuple(Out(back[i], s) if i in back else next(chosen) for i, s in enumerate(self.inputs))
-
-    def candidates(self, state: State) -> list[Coordinate]:
-        """What may index a weight: iterators, halves of Merges and unfolded dimensions, in the layout rules' form."""
-        nodes = set(state.nodes) | {Sum(i, s) for i, s in enumerate(state.reductions)}
-        result = []
-        for node in nodes:
-            if isinstance(node, (Split, Shift, Stride)) or any(node.size.exponent(v) for v in self.domain.banned):
-                continue
-            if isinstance(node, Out) and node.index in self.tied:
-                continue
-            if isinstance(node, MergeRight) and _reduces(node):
-                continue
-            result.append(node)
-        return sorted(result, key=lambda n: (n.depth, repr(n)))
-
-    def needs(self, state: State) -> tuple[list[Coordinate], list[Sum]]:
-        """What weights must still hold: dropped output parts, and reductions that two weights must share."""
-        graph = state.operator
-        in_data = {leaf for c in state.inputs for leaf in c.iterators()}
-        parts = [c for c in dropped(graph) if not any(touches(w, c) for w in state.weights)
-                 and any(isinstance(leaf, Out) for leaf in c.iterators())]
-        ranks = [s for s in graph.sums() if s not in in_data
-                 and sum(any(leaf == s for c in w for leaf in c.iterators()) for w in state.weights) < 2]
-        return parts, ranks
-
-    def _weigh_actions(self, state: State) -> list[Action]:
-        found: list[Action] = []
-        parts, ranks = self.needs(state)
-        if state.weights and len(parts) <= _bounded(self.limits.repeats) and not ranks:
-            found.append(Finish())
-        left = min(_bounded(self.limits.weights) - len(state.weights), self._steps_left(state))
-        if left <= 0:
-            return found
-        for weight in antichains(self.candidates(state)):
-            if self._weight_allowed(state, weight) and (left > 1 or self._covers(state, weight, parts, ranks)):
-                found.append(Weigh(weight))
-        return found
-
-    def _covers(self, state: State, weight: tuple[Coordinate, ...], parts: list[Coordinate], ranks: list[Sum]) -> bool:
-        """Whether after one more weight nothing is missing."""
-        missing = sum(not touches((*weight,), c) for c in parts)
-        held = {leaf for c in weight for leaf in c.iterators()}
-        return missing <= _bounded(self.limits.repeats) and all(s in held and any(
-            s in set(c.iterators()) for w in state.weights for c in w) for s in ranks)
-
-    def _weight_allowed(self, state: State, weight: tuple[Coordinate, ...]) -> bool:
-        rules = self.limits.heuristics
-        if rules.reducing_weights and not any(isinstance(leaf, Sum) for c in weight for leaf in c.iterators()):
-            return False
-        op = Operator.trusted(self.outputs, state.reductions, (), (*state.weights, weight))
-        if any(usage(op, v.name, v.primary) > v.budget for v in self.variables):
-            return False
-        elements = [1] * len(self.bindings)
-        for c in weight:
-            elements = [e * r for e, r in zip(elements, self.domain.ratios(c.size))]
-        return not elements or min(elements) >= rules.min_weight
 
     # ---- operators ----
 
@@ -526,38 +495,6 @@ class OperatorSpace:
             limits=self.limits.updated({'steps': limit}), macs_ratio=self.macs_ratio, params_ratio=self.params_ratio)
 
 
-def antichains(nodes: Sequence[Coordinate]) -> Iter[tuple[Coordinate, ...]]:
-    """Every non-empty set of coordinates that share no iterator."""
-    leaves = [frozenset(n.iterators()) for n in nodes]
-
-    def extend(at: int, chosen: tuple[Coordinate, ...], used: frozenset) -> Iter[tuple[Coordinate, ...]]:
-        if at == len(nodes):
-            if chosen:
-                yield chosen
-            return
-        yield from extend(at + 1, chosen, used)
-        if not leaves[at] & used:
-            yield from extend(at + 1, (*chosen, nodes[at]), used | leaves[at])
-
-    yield from extend(0, (), frozenset())
-
-
-def _reduces(node: MergeRight) -> bool:
-    inner = node.of
-    while isinstance(inner, Shift):
-        inner = inner.of
-    return inner is not node.of and isinstance(inner, Split) and inner.right.size == node.block
-
-
-def _rejoins(left: Coordinate, right: Coordinate) -> bool:
-    return (isinstance(left, MergeLeft) and isinstance(right, MergeRight) and left.of == right.of
-            and left.block == right.block)
-
-
-def _view_name(node: Coordinate) -> str:
-    return 'Merge' if isinstance(node, (MergeLeft, MergeRight)) else type(node).__name__
-
-
 def _bounded(limit: int) -> int:
     return UNBOUNDED if limit < 0 else limit
 
@@ -586,4 +523,4 @@ def _generator(rng: np.random.Generator | np.random.RandomState) -> np.random.Ge
     raise SpaceError(f'rng must be a numpy Generator or RandomState, got {type(rng).__name__}')
 
 
-__all__ = ['VIEW', 'Containment', 'OperatorSpace', 'antichains']
+__all__ = ['Containment', 'OperatorSpace']

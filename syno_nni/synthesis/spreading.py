@@ -1,0 +1,151 @@
+"""Random weights for one data graph: spreads the coordinates that may index weights over a number of weights."""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..expr import Coordinate, MergeLeft, MergeRight, Split, Sum, Unfold
+from .construction import Finish, State, Weigh, determined
+from .weighing import compatible
+
+if TYPE_CHECKING:
+    from .randomness import Random
+    from .space import OperatorSpace
+
+# How often a candidate is held: iterators, dropped parts and halves made for weights; what the data uses too.
+LIKELY, POSSIBLE = 0.95, 0.4
+SHARED = 0.2  # how often several weights hold the same coordinate
+
+
+class _Candidate(NamedTuple):
+    node: Coordinate
+    chance: float
+    copies: int                            # how many weights must hold it at least
+    powers: tuple[tuple[str, int], ...]    # of the variables whose budget weights use up
+    extents: tuple[int, ...]               # at every binding
+    sums: int                              # the reductions it indexes, as a bit set
+    clashes: int                           # the candidates that cannot stand beside it, as a bit set
+
+
+class Spreading:
+    """Draws weights for a state of stage weigh. ``count``: how many weights to add."""
+
+    def __init__(self, space: OperatorSpace, state: State, count: int, random: Random) -> None:
+        self.space, self.state, self.count, self.random = space, state, count, random
+        self.parts, self.ranks = space.weighing.needs(state)
+        self.used = {leaf for c in state.inputs for leaf in c.iterators()}
+        self.budget = self._budget()
+        self.candidates = self._candidates()
+        self.single = self._single_pairs()
+        self._rank_bits = sum(1 << n for n, c in enumerate(self.candidates) if c.node in self.ranks)
+
+    def _budget(self) -> dict[str, int]:
+        """What reductions and weights so far leave of the primary variables' budgets."""
+        left = {v.name: v.budget for v in self.space.variables if v.primary}
+        for size in (*self.state.reductions, *(c.size for w in self.state.weights for c in w)):
+            for variable, exponent in size.powers:
+                if variable in left:
+                    left[variable] -= abs(exponent)
+        return left
+
+    def _candidates(self) -> list[_Candidate]:
+        space, state = self.space, self.state
+        windows = {n.right for n in state.nodes if isinstance(n, Unfold)}
+        nodes = space.weighing.candidates(state)
+        halves = {half(of, block) for of, block in state.cuts for half in (MergeLeft, MergeRight)}
+        found = []
+        for node in nodes:
+            likely = isinstance(node, Sum) or node in state.live or node in halves
+            held = any(node in w for w in state.weights)
+            must = node in self.ranks or (not held and (node in self.parts or (
+                node in windows and isinstance(node, Sum) and not space.limits.heuristics.unweighted_windows)))
+            found.append(_Candidate(
+                node, LIKELY if likely else POSSIBLE,
+                2 if node in self.ranks else int(must and node.bottom == ()),
+                tuple((v, abs(e)) for v, e in node.size.powers if v in self.budget),
+                tuple(int(r) for r in space.domain.ratios(node.size)),
+                sum(1 << leaf.index for leaf in set(node.iterators()) if isinstance(leaf, Sum)),
+                sum(1 << n for n, other in enumerate(nodes) if other is not node and not compatible(node, other))))
+        return found
+
+    def _single_pairs(self) -> list[tuple[Coordinate, Coordinate]]:
+        """Sums that act as one if the same weights hold them: joined by a Split, or unused by the data."""
+        free: list[Coordinate] = [s for i, size in enumerate(self.state.reductions) if (s := Sum(i, size)) not in self.used]
+        pairs = [(a, b) for n, a in enumerate(free) for b in free[:n]]
+        return pairs + [(n.left, n.right) for n in self.state.nodes
+                        if isinstance(n, Split) and isinstance(n.left, Sum) and isinstance(n.right, Sum)]
+
+    def draw(self) -> State | None:
+        """A final state, or None where the drawn weights break a limit or leave something out."""
+        weights = self._spread()
+        if weights is None:
+            return None
+        given = {c for w in (*self.state.weights, *weights) for c in w}
+        if sum(not determined(p, given) for p in self.parts) > max(0, self.space.limits.repeats):
+            return None
+        state = self.state
+        for weight in weights:
+            state = Weigh(weight).apply(state)
+        return None if self.space.steps_left(state) < 0 else Finish().apply(state)
+
+    def _spread(self) -> list[tuple[Coordinate, ...]] | None:
+        rules = self.space.limits.heuristics
+        left = dict(self.budget)
+        holders: dict[Coordinate, list[int]] = {}
+        chosen: list[int] = [0] * self.count                    # candidates, as bit sets
+        sums = [0] * self.count
+        extents = [[1] * len(self.space.bindings) for _ in range(self.count)]
+        members: list[list[Coordinate]] = [[] for _ in range(self.count)]
+        for at in self.random.shuffled(range(len(self.candidates))):
+            candidate = self.candidates[at]
+            held = holders[candidate.node] = []
+            for weight in self._holders(candidate):
+                if chosen[weight] & candidate.clashes or any(left[v] < e for v, e in candidate.powers):
+                    continue
+                for variable, exponent in candidate.powers:
+                    left[variable] -= exponent
+                chosen[weight] |= 1 << at
+                sums[weight] |= candidate.sums
+                extents[weight] = [e * x for e, x in zip(extents[weight], candidate.extents)]
+                members[weight].append(candidate.node)
+                held.append(weight)
+            if len(held) < candidate.copies:
+                return None
+        if not all(chosen) or (rules.reducing_weights and not all(sums)):
+            return None
+        if self.space.bindings and min(map(min, extents)) < rules.min_weight:
+            return None
+        if not self.state.weights and any(holders[a] == holders[b] for a, b in self.single):
+            return None
+        if not self.state.weights and any(self._merges(chosen[a], chosen[b]) for a in range(self.count) for b in range(a)):
+            return None
+        return [tuple(m) for m in members]
+
+    def _merges(self, first: int, second: int) -> bool:
+        """Whether two weights, given by the candidates that they hold, amount to one: one of them determines the other,
+        or what they are summed over has full rank."""
+        alone = (first & ~second, second & ~first)
+        if not all(alone):
+            return True
+        ranks = first & second & self._rank_bits
+        return bool(ranks) and self.count == 2 and any(self._at_least(ranks, side) for side in alone)
+
+    def _at_least(self, more: int, less: int) -> bool:
+        """Whether some candidates together take as many values as others, at every binding."""
+        for binding in range(len(self.space.bindings)):
+            sizes = [math.prod(c.extents[binding] for n, c in enumerate(self.candidates) if bits >> n & 1)
+                     for bits in (more, less)]
+            if sizes[0] < sizes[1]:
+                return False
+        return bool(self.space.bindings)
+
+    def _holders(self, candidate: _Candidate) -> Sequence[int]:
+        if candidate.copies > 1:
+            return sorted(self.random.shuffled(range(self.count))[:2])
+        if not candidate.copies and self.random.uniform() > candidate.chance:
+            return ()
+        if self.count > 1 and self.random.uniform() < SHARED:
+            return range(self.count)
+        return (self.random.below(self.count),)
+

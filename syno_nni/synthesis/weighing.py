@@ -1,0 +1,149 @@
+"""The last stage of the construction: which weights an operator may get.
+
+A weight is indexed by coordinates of the graph in the form that the layout rules leave: iterators, halves of Merges and
+unfolded dimensions. Merges that the data does not make may be made for the weights, for one step each.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator as Iter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from ..expr import Coordinate, MergeLeft, MergeRight, Out, Shift, Split, Stride, Sum
+from .construction import Action, Cut, Finish, State, Weigh, determined, dropped, low_digits
+
+if TYPE_CHECKING:
+    from .space import OperatorSpace
+
+Weight = tuple[Coordinate, ...]
+
+
+class Weighing:
+    """The weights of one space."""
+
+    def __init__(self, space: OperatorSpace) -> None:
+        self.space = space
+
+    def candidates(self, state: State) -> list[Coordinate]:
+        """Coordinates of the graph that may index a weight, in a fixed order."""
+        nodes = set(state.nodes) | {Sum(i, s) for i, s in enumerate(state.reductions)}
+        return sorted((n for n in nodes if self._fits(n)), key=order_key)
+
+    def cuts(self, state: State) -> list[Cut]:
+        """Merges that weights may make of what the data uses whole, in a fixed order; all of them precede the weights."""
+        limits, space = self.space.limits, self.space
+        if state.weights or space.steps_left(state) < 2 or 0 <= limits.merges <= len(state.merges):
+            return []
+        nodes = {n for c in state.inputs for n in c.walk()}
+        whole = {*state.inputs, *(c for n in nodes for c in n.bottom if not isinstance(n, (MergeLeft, MergeRight)))}
+        whole |= {half(of, block) for of, block in state.cuts for half in (MergeLeft, MergeRight)}
+        found = []
+        for node in sorted(whole, key=order_key):
+            if isinstance(node, (Sum, Split, Stride, Shift)) or (isinstance(node, Out) and node.index in space.tied):
+                continue
+            for block in space.domain.blocks(node.size):
+                if (node, block) not in state.merges and (view := space.views.merge(node, block)) is not None and any(
+                        map(self._fits, view.new)):
+                    found.append(Cut(node, block))
+        return found
+
+    def _fits(self, node: Coordinate) -> bool:
+        if isinstance(node, (Split, Shift, Stride)) or self.space.banned(node.size):
+            return False
+        if isinstance(node, Out) and node.index in self.space.tied:
+            return False
+        return not (isinstance(node, MergeRight) and low_digits(node) is not None)
+
+    def needs(self, state: State) -> tuple[list[Coordinate], list[Sum]]:
+        """What weights must still hold: dropped parts of the output, and reductions that two weights must share."""
+        graph = state.operator
+        in_data = {leaf for c in state.inputs for leaf in c.iterators()}
+        given = {c for w in state.weights for c in w}
+        parts = [c for c in dropped(graph) if not determined(c, given)]
+        ranks = [s for s in graph.sums() if s not in in_data
+                 and sum(any(leaf == s for c in w for leaf in c.iterators()) for w in state.weights) < 2]
+        return parts, ranks
+
+    def actions(self, state: State) -> list[Action]:
+        """Every weight that may come next, and the end where nothing is missing."""
+        space = self.space
+        found: list[Action] = []
+        parts, ranks = self.needs(state)
+        repeats = max(space.limits.repeats, 0) if space.limits.repeats >= 0 else len(parts)
+        if state.weights and len(parts) <= repeats and not ranks:
+            found.append(Finish())
+        left = space.steps_left(state)
+        if space.limits.weights >= 0:
+            left = min(left, space.limits.weights - len(state.weights))
+        if left <= 0:
+            return found
+        last = left == 1
+        for weight in independent_sets(self.candidates(state)):
+            if self.allowed(state, weight) and not (last and self._misses(Weigh(weight).apply(state))):
+                found.append(Weigh(weight))
+        return found + list(self.cuts(state))
+
+    def _misses(self, state: State) -> bool:
+        """Whether something would be missing if no more weight came."""
+        parts, ranks = self.needs(state)
+        return bool(ranks) or 0 <= self.space.limits.repeats < len(parts)
+
+    def allowed(self, state: State, weight: Weight) -> bool:
+        """Whether the limits and budgets allow one more weight."""
+        space, rules = self.space, self.space.limits.heuristics
+        if rules.reducing_weights and not any(isinstance(leaf, Sum) for c in weight for leaf in c.iterators()):
+            return False
+        for variable in space.variables:
+            if variable.primary:
+                sizes = (*state.reductions, *(c.size for w in (*state.weights, weight) for c in w))
+                if sum(abs(s.exponent(variable.name)) for s in sizes) > variable.budget:
+                    return False
+        elements = [1] * len(space.bindings)
+        for c in weight:
+            elements = [e * r for e, r in zip(elements, space.domain.ratios(c.size))]
+        return not elements or min(elements) >= rules.min_weight
+
+
+def order_key(node: Coordinate) -> tuple[int, str]:
+    return node.depth, repr(node)
+
+
+@lru_cache(maxsize=200_000)
+def compatible(a: Coordinate, b: Coordinate) -> bool:
+    """Whether one tensor may have both coordinates: what they share, they share through the two halves of one Merge,
+    and they are not these halves themselves (which would be one coordinate in a simpler form)."""
+    if isinstance(a, (MergeLeft, MergeRight)) and type(a) is not type(b) and isinstance(b, (MergeLeft, MergeRight)) \
+            and a.of == b.of and a.block == b.block:
+        return False
+    first, second = (_uses(n) for n in (a, b))
+    for node in first.keys() & second.keys():
+        users = first[node] | second[node]
+        if len(users) > 1 and not (len(users) == 2 and None not in users and all(
+                isinstance(u, (MergeLeft, MergeRight)) for u in users) and len({u.block for u in users}) == 1):
+            return False
+        if None in users:
+            return False
+    return True
+
+
+def _uses(node: Coordinate) -> dict[Coordinate, set[Coordinate | None]]:
+    uses: dict[Coordinate, set[Coordinate | None]] = {node: {None}}
+    for each in node.walk():
+        for child in each.bottom:
+            uses.setdefault(child, set()).add(each)
+    return uses
+
+
+def independent_sets(nodes: Sequence[Coordinate]) -> Iter[Weight]:
+    """Every non-empty set of coordinates that may index one weight together."""
+    def extend(at: int, chosen: Weight) -> Iter[Weight]:
+        if at == len(nodes):
+            if chosen:
+                yield chosen
+            return
+        yield from extend(at + 1, chosen)
+        if all(compatible(nodes[at], other) for other in chosen):
+            yield from extend(at + 1, (*chosen, nodes[at]))
+
+    yield from extend(0, ())
