@@ -18,6 +18,8 @@ def carry_out(config: SearchConfig, run_dir: Path, *, resume: bool) -> int:
     An interrupted search is reported too, and says how to go on.
     """
     check_run_directory(config, run_dir, resume=resume)
+    from syno_nni.nas.waiting import wait_asleep
+    wait_asleep(config.latency.threads)  # before torch is imported
     from syno_nni.nas.experiment import run_search
     with Progress(config.max_trial_number, run_dir) as progress:
         try:

@@ -24,6 +24,7 @@ from .manager import check_port
 from .nni_experiment import make_experiment, run_experiment
 from .signals import interruptible
 from .slot import ModelSpace
+from .waiting import wait_asleep
 
 if TYPE_CHECKING:
     from syno_nni.strategies import SynoStrategy
@@ -56,6 +57,7 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool = False, lis
                           f'{config.data.image_size}: the operators of a run are made for one size')
     if lacking := missing(config.latency.runtime):
         raise MeasureError(f'latency.runtime: {config.latency.runtime} needs {lacking}')
+    wait_asleep(config.latency.threads)
     evaluator = OperatorEvaluator(config.to_dict())
     tell(evaluator.data.summary())
     space = backbone_space(config, evaluator.data)

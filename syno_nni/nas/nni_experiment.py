@@ -143,7 +143,7 @@ def run_experiment(experiment: SynoExperiment, port: int,
     """
     if experiment._nni_manager_required():
         check_port(port)
-    silence_stdout()
+    _log_to_file_only()
     experiment.on_start = on_start
     with interruptible():
         try:
@@ -156,3 +156,11 @@ def run_experiment(experiment: SynoExperiment, port: int,
         finally:
             with shielded():
                 experiment.stop()
+
+
+def _log_to_file_only() -> None:
+    """NNI's own messages go to the experiment's log; those for people are ours."""
+    silence_stdout()
+    logger = logging.getLogger('nni')
+    logger.propagate = False
+    logger.addHandler(logging.NullHandler())
