@@ -215,6 +215,7 @@ def main() -> int:
     parser.add_argument('--only', default='', help="part of an operator's name")
     parser.add_argument('--batch', type=int, default=16, help='of the training step')
     parser.add_argument('--seconds', type=float, default=1.0, help='for each measurement')
+    parser.add_argument('--threads', type=int, default=0, help='0: as many as torch uses')
     parser.add_argument('--quiet', type=float, default=0.0, help='wait for a load below this before each measurement')
     parser.add_argument('--tune', action='store_true', help='measure the best few plans in the runtime first')
     parser.add_argument('--out', type=Path, default=RESULTS)
@@ -223,6 +224,8 @@ def main() -> int:
     if not options.report and not options.folder.is_dir():
         print(f'no published operators in {options.folder}: nothing to do')
         return 0
+    if options.threads:
+        torch.set_num_threads(options.threads)
     if not options.report:
         run(options)
     records = list({key(r): r for r in load_results(options.out)}.values())

@@ -12,6 +12,7 @@ from .concrete import ConcreteOperator, concretize
 from .lowering import Lowering, Partial
 from .model import Machine, seconds
 from .program import Program, multiply_adds
+from .simplify import simplify
 
 if TYPE_CHECKING:
     from ..operator import Operator
@@ -69,7 +70,7 @@ def _enumerate(op: ConcreteOperator, machine: Machine) -> list[Plan]:
                     key=lambda order: order.macs({}, folded=True))
     found: dict[str, Plan] = {}
     for order in orders[:ORDERS]:
-        for program in _programs(lowering, order, machine):
+        for program in map(simplify, _programs(lowering, order, machine)):
             text = str(program)
             if text not in found:
                 found[text] = Plan(program, seconds(program, machine), op.batch is not None)

@@ -72,8 +72,8 @@ def check_every_plan(op: sn.Operator, sizes: dict[str, int]) -> None:
         assert error(rest(tensors[0], before.constants(tensors[1:], kept)), want) < 1e-9, f'folded: {op}\n{plan}'
         if plan.batch:
             for size in (1, 3):
-                other = torch.cat([tensors[0]] * 2)[:size]
-                wide = np.concatenate([want] * 2)[:size]
+                other = torch.cat([tensors[0]] * 3)[:size]
+                wide = np.concatenate([want] * 3)[:size]
                 assert error(plan.program(other, tensors[1:]), wide) < 1e-9, f'batch {size}: {op}\n{plan}'
 
 
@@ -92,6 +92,7 @@ def test_published_operators(name: str) -> None:
 @pytest.mark.parametrize('name', FORMULAS)
 def test_hand_written_operators(name: str) -> None:
     check_every_plan(sn.Operator.parse(FORMULAS[name]), SIZES)
+    check_every_plan(sn.Operator.parse(FORMULAS[name]), {**SIZES, 'N': 1})
 
 
 @pytest.mark.parametrize('name', ['conv', 'grouped', 'nested windows', 'box', 'three weights'])
@@ -102,4 +103,6 @@ def test_odd_sizes(name: str) -> None:
 
 @pytest.mark.parametrize('seed', range(150))
 def test_random_operators(seed: int) -> None:
-    check_every_plan(random_operator(seed), RANDOM_SIZES)
+    op = random_operator(seed)
+    check_every_plan(op, RANDOM_SIZES)
+    check_every_plan(op, {**RANDOM_SIZES, 'N': 1})

@@ -1,0 +1,87 @@
+"""Every runtime: right outputs, honest refusals; times only have to be there."""
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from syno_nni.errors import MeasureError
+from syno_nni.measure.latency import measure_pair
+from syno_nni.measure.runtimes import RUNTIMES, missing, time_in
+from syno_nni.measure.turns import take_turns
+
+ROUNDS = {'threads': 1, 'warmup': 1, 'min_rounds': 3, 'max_rounds': 3, 'seconds': 0.01}
+
+
+@pytest.fixture(autouse=True)
+def quiet(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr('syno_nni.measure.lock.lock_path', lambda: tmp_path / 'lock')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # the exporters deprecate parts of themselves
+        yield
+
+
+def models() -> list[nn.Module]:
+    torch.manual_seed(0)
+    return [nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU()).eval(), nn.Conv2d(3, 4, 1).eval()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('runtime', RUNTIMES)
+def test_outputs_are_those_of_torch(runtime: str) -> None:
+    if missing(runtime):
+        pytest.skip(missing(runtime))
+    x = torch.randn(1, 3, 8, 8)
+    timings, outputs = time_in(runtime, models(), x, **ROUNDS)
+    assert [len(t) for t in timings] == [3, 3]
+    assert min(min(t) for t in timings) > 0
+    for model, got in zip(models(), outputs, strict=True):
+        assert np.allclose(got, model(x).detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_pair_in_another_runtime() -> None:
+    if missing('openvino'):
+        pytest.skip(missing('openvino'))
+    pair = measure_pair(*models(), torch.randn(1, 3, 8, 8), runtime='openvino', warmup=1, min_rounds=3, seconds=0.01)
+    assert pair.runtime == 'openvino'
+    assert pair.speedup > 0
+
+
+def test_an_unknown_runtime_is_refused() -> None:
+    with pytest.raises(MeasureError, match="unknown runtime 'tensorrt': choose from eager"):
+        measure_pair(*models(), torch.randn(1, 3, 8, 8), runtime='tensorrt')
+
+
+def test_a_missing_runtime_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    with pytest.raises(MeasureError, match=r"pip install 'syno-nni\[openvino\]'"):
+        measure_pair(*models(), torch.randn(1, 3, 8, 8), runtime='openvino')
+
+
+def test_a_worker_that_fails_explains_itself() -> None:
+    job = {'runtime': 'onnx', 'models': ['/nowhere.onnx'], 'threads': 1, 'folder': '/nowhere', 'rounds': {}}
+    done = subprocess.run([sys.executable, '-m', 'syno_nni.measure.worker'], input=json.dumps(job), text=True,
+                          capture_output=True, check=False)
+    assert done.returncode
+    assert 'nowhere' in done.stderr
+
+
+def test_everyone_goes_first_in_turn() -> None:
+    log: list[str] = []
+
+    def call(name: str) -> None:
+        log.append(name)
+        time.sleep(0.002)  # long enough not to be repeated within a timing
+
+    calls = [lambda name=name: call(name) for name in 'abc']
+    timings = take_turns(calls, warmup=0, min_rounds=3, max_rounds=3, seconds=0)
+    assert [len(t) for t in timings] == [3, 3, 3]
+    assert ''.join(log[-9:]) == 'abcbcacab'
