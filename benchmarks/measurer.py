@@ -76,7 +76,8 @@ def main() -> int:
     pair, x = models(options.backbone)
     machine = host()
     rows = [row(runtime, pair, x, options) for runtime in options.runtime if not missing(runtime)]
-    DOC.write_text(HEAD + f'{options.backbone} against itself with operator {sn.Operator.parse(OPERATOR).id} in its slots, '
+    name = sn.Operator.parse(OPERATOR).id
+    DOC.write_text(HEAD + f'{options.backbone} against itself with operator {name} in its slots, '
                    f'{machine["cpu"]}, {machine["threads"]} threads, load {os.getloadavg()[0]:.1f}; milliseconds are '
                    'candidate, baseline.\n\n| runtime | in turns, ms | alone, ms | ratio in turns | ratio alone | '
                    'difference | widest spread |\n|---|---|---|---|---|---|---|\n' + '\n'.join(rows) + '\n')

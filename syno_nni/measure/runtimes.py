@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -98,10 +99,21 @@ def export_onnx(model: nn.Module, example: Tensor, path: Path, *, free_batch: bo
 
 
 def export_openvino(model: nn.Module, example: Tensor, path: Path) -> None:
-    """Writes the model as OpenVINO IR, weights in float32."""
+    """Writes the model as OpenVINO IR for the example's shape, weights in float32.
+
+    Goes to the frontend itself: ``openvino.convert_model`` reports every use to its vendor, and asks for leave on a
+    terminal, which stops a process in the background.
+    """
     import openvino
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
     try:
-        converted = openvino.convert_model(model, example_input=example, input=[list(example.shape)])
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # tracing warns of every shape it takes for a constant, as it should here
+            decoder = TorchScriptPythonDecoder(model, example_input=example)
+        frontend = FrontEndManager().load_by_framework('pytorch')
+        converted = frontend.convert(frontend.load(decoder))
+        converted.reshape({converted.inputs[0]: list(example.shape)})
         openvino.save_model(converted, path, compress_to_fp16=False)
     except Exception as error:
         raise MeasureError(f'the model does not convert to OpenVINO: {type(error).__name__}: {error}') from error
