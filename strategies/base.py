@@ -355,7 +355,13 @@ class SynoStrategy(Strategy):
 
     def _conclude(self, outcome: Outcome) -> None:
         """Record an outcome, then take it in."""
+        candidate, error = outcome.candidate, outcome.error
         with shielded():
+            if candidate.is_baseline and error:
+                # Not a result of the search: once the cause is removed, resuming tries again.
+                self._append(Abandoned(number=candidate.number, id=candidate.id))
+                raise EngineError('the baseline, the model without any operator, cannot be evaluated: '
+                                  f'{error.kind}: {error.message}')
             self._append(outcome.record())
             self._learn(outcome)
         self._changed.notify_all()
@@ -364,9 +370,6 @@ class SynoStrategy(Strategy):
         self.history.append(outcome)
         if not outcome.candidate.is_baseline:
             self.observe(outcome)
-        elif outcome.error:
-            raise EngineError('the baseline, the model without any operator, cannot be evaluated: '
-                              f'{outcome.error.kind}: {outcome.error.message}')
 
     def _append(self, record: Record) -> None:
         if self.journal is not None:

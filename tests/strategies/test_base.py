@@ -133,8 +133,11 @@ def test_the_time_for_the_search_is_a_limit() -> None:
 def test_a_broken_baseline_ends_the_search() -> None:
     def evaluate(sample: dict[str, str]) -> float:
         raise ValueError
+    journal = toy.ToyJournal()
     with pytest.raises(EngineError, match='baseline'):
-        search(toy.ToyJournal(), evaluate)
+        search(journal, evaluate)
+    search(journal)
+    assert len(results(journal)) == 6, 'resuming tries again'
 
 
 def test_a_failing_callback_reaches_the_main_thread() -> None:
