@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import signal
 import warnings
+from pathlib import Path
 from typing import Any
 
 import nni
@@ -32,8 +33,9 @@ CONFIG = {
 
 
 @pytest.fixture(autouse=True)
-def _toy_space(monkeypatch: pytest.MonkeyPatch) -> None:
+def _toy_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('syno_nni.nas.mutable._space', lambda key: toy.ToySpace())
+    monkeypatch.setattr('tempfile.tempdir', str(tmp_path))  # a measurement lock of its own
 
 
 @pytest.fixture(scope='module')
