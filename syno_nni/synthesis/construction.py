@@ -7,17 +7,17 @@ is complete. Steps that commute lead to the same state, and states with the same
 """
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import ClassVar
 
 from ..canonical import total_key
-from ..expr import Coordinate, Iterator, MergeLeft, MergeRight, Shift, Split, Sum, Unfold
+from ..expr import Coordinate, Iterator, MergeLeft, MergeRight, Sum
 from ..formula import coordinate_text, names
 from ..operator import Operator
 from ..size import Size
+from .digits import Boundary, boundaries, determined
 
 REDUCE, VIEW, WEIGH, FINAL = 'reduce', 'view', 'weigh', 'final'
 
@@ -70,9 +70,9 @@ class State:
         return frozenset(n for c in chain(self.live, self.inputs, halves) for n in c.walk())
 
     @cached_property
-    def merges(self) -> frozenset[tuple[Coordinate, Size]]:
-        """Every Merge of the graph: what is merged, and the block."""
-        return merges(self.nodes)
+    def merges(self) -> frozenset[Boundary]:
+        """Every Merge of the graph: the coordinate whose digits it cuts, and where."""
+        return boundaries(self.nodes)
 
     def describe(self, node: Coordinate) -> str:
         """A coordinate as the formula would print it."""
@@ -212,11 +212,6 @@ class Finish(Action):
         return replace(state, stage=FINAL)
 
 
-def merges(nodes: Iterable[Coordinate]) -> frozenset[tuple[Coordinate, Size]]:
-    """The Merges among nodes: what is merged, and the block."""
-    return frozenset((n.of, n.block) for n in nodes if isinstance(n, (MergeLeft, MergeRight)))
-
-
 def primitives(op: Operator) -> dict[str, int]:
     """How many primitives of each kind an operator has; a Merge counts once."""
     counts = dict.fromkeys(('split', 'unfold', 'shift', 'stride', 'merge'), 0)
@@ -224,7 +219,7 @@ def primitives(op: Operator) -> dict[str, int]:
     for node in nodes:
         if not isinstance(node, (Iterator, MergeLeft, MergeRight)):
             counts[node.kind] += 1
-    counts['merge'] = len(merges(nodes))
+    counts['merge'] = len(boundaries(nodes))
     return counts
 
 
@@ -249,32 +244,6 @@ def repeats(op: Operator) -> int:
         return 0
     given = {c for w in op.weights for c in w}
     return sum(not determined(part, given) for part in parts)
-
-
-def determined(node: Coordinate, given: Collection[Coordinate]) -> bool:
-    """Whether the values of ``given`` fix the value of a coordinate (as far as index identities tell)."""
-    if _recovered(node, given):
-        return True
-    return bool(node.bottom) and not isinstance(node, Unfold) and all(determined(c, given) for c in node.bottom)
-
-
-def _recovered(node: Coordinate, given: Collection[Coordinate]) -> bool:
-    """Whether a coordinate is given, or both halves of a Merge of it are."""
-    if node in given:
-        return True
-    if isinstance(node, MergeRight) and isinstance(node.of, Shift):
-        return _recovered(low_digits(node) or MergeRight(node.of.of, node.block), given)
-    blocks = {c.block for g in given for c in g.walk() if isinstance(c, (MergeLeft, MergeRight)) and c.of == node}
-    return any(_recovered(MergeLeft(node, b), given) and _recovered(MergeRight(node, b), given) for b in blocks)
-
-
-def low_digits(node: MergeRight) -> Coordinate | None:
-    """``r`` where the coordinate is ``shift(l*|r| + r, d) % |r|``: adding d and wrapping at a multiple of the block moves
-    the remainder by d, whatever else there is."""
-    inner = node.of
-    while isinstance(inner, Shift):
-        inner = inner.of
-    return inner.right if isinstance(inner, Split) and inner.right.size == node.block else None
 
 
 def steps(op: Operator) -> int:

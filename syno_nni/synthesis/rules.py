@@ -14,10 +14,9 @@ is free in its layout: any bijection of its own index gives the same family.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from ..canonical import canonical_form
+from ..canonical import total_key
 from ..expr import (
     Coordinate,
     Iterator,
@@ -33,198 +32,175 @@ from ..expr import (
     substitute,
 )
 from ..operator import Operator
-from ..size import Binding, Size, product
-
-EXACT, PERMUTATION = 'exact', 'exact up to channel permutation'
-MAX_REWRITES = 500
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A rewrite: ``apply(op, context)`` gives the rewritten operator, or None where the rule does not match."""
-
-    name: str
-    law: str
-    kind: str
-    apply: Callable[[Operator, Context], Operator | None]
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a rule may know beside the operator: the bindings, and which dimensions have no order."""
-
-    bindings: tuple[Binding, ...] = ()
-    unordered_inputs: frozenset[int] = frozenset()
-    unordered_outputs: frozenset[int] = frozenset()
-
-    def divides(self, small: Size, large: Size) -> bool:
-        """Whether ``large / small`` is a whole size: no variable below the line, or an integer at every binding."""
-        ratio = large / small
-        if self.bindings:
-            return ratio.is_integer(self.bindings)
-        return ratio.coefficient.denominator == 1 and all(e > 0 for _, e in ratio.powers)
-
-
-RULES: list[Rule] = []
-
-
-def rule(law: str, kind: str = EXACT) -> Callable[[Callable[[Operator, Context], Operator | None]], Rule]:
-    def register(function: Callable[[Operator, Context], Operator | None]) -> Rule:
-        made = Rule(function.__name__.replace('_', '-'), law, kind, function)
-        RULES.append(made)
-        return made
-    return register
-
-
-def normalize(op: Operator, context: Context = Context(), trace: list[str] | None = None) -> Operator:
-    """The canonical representative: every rule applied until none matches, then canonical order.
-
-    ``trace``, if given, collects the names of the rules that fired. Rewriting never adds a construction step.
-    """
-    for _ in range(MAX_REWRITES):
-        for each in RULES:
-            rewritten = each.apply(op, context)
-            if rewritten is not None:
-                if trace is not None:
-                    trace.append(each.name)
-                op = rewritten
-                break
-        else:
-            return canonical_form(op)
-    raise AssertionError(f'canonicalization does not end on {op}')
-
-
-# ---- helpers ----
-
-def _tensors(op: Operator) -> tuple[tuple[Coordinate, ...], ...]:
-    return (op.inputs, *op.weights)
-
-
-def _substituted(op: Operator, mapping: dict[Coordinate, Coordinate]) -> Operator:
-    """Applies an index identity in every tensor."""
-    return Operator.trusted(op.outputs, op.reductions, (substitute(c, mapping) for c in op.inputs),
-                            (tuple(substitute(c, mapping) for c in w) for w in op.weights))
-
-
-def _with_weights(op: Operator, weights: Iterable[Iterable[Coordinate]]) -> Operator:
-    return Operator.trusted(op.outputs, op.reductions, op.inputs, weights)
-
-
-def _with_sums(op: Operator, removed: Sequence[int], added: Sequence[Size],
-               replace: Callable[[dict[int, Sum], Sequence[Sum]], dict[Coordinate, Coordinate]],
-               weights: Iterable[Iterable[Coordinate]] | None = None) -> Operator:
-    """Removes reductions, appends others, renumbers, and substitutes ``replace(old sums, new sums)``."""
-    kept = [i for i in range(len(op.reductions)) if i not in removed]
-    sizes = [*(op.reductions[i] for i in kept), *added]
-    old = {s.index: s for s in op.sums()}
-    new = [Sum(len(kept) + n, size) for n, size in enumerate(added)]
-    mapping: dict[Coordinate, Coordinate] = {old[i]: Sum(n, op.reductions[i]) for n, i in enumerate(kept)}
-    mapping.update(replace(old, new))
-    return Operator.trusted(op.outputs, sizes, (substitute(c, mapping) for c in op.inputs),
-                            (tuple(substitute(c, mapping) for c in w) for w in (op.weights if weights is None else weights)))
-
-
-def _parents(op: Operator) -> dict[Coordinate, list[tuple[int, Coordinate | None]]]:
-    """For every node, who uses it: (tensor, parent), with parent None where the tensor is indexed by the node itself."""
-    uses: dict[Coordinate, list[tuple[int, Coordinate | None]]] = {}
-    for number, coordinates in enumerate(_tensors(op)):
-        seen: set[tuple[Coordinate, Coordinate]] = set()
-        for coordinate in coordinates:
-            uses.setdefault(coordinate, []).append((number, None))
-            for node in coordinate.walk():
-                for child in node.bottom:
-                    if (node, child) not in seen:
-                        seen.add((node, child))
-                        uses.setdefault(child, []).append((number, node))
-    return uses
-
+from ..size import ONE, Size, product
+from .digits import Run, flat, low_digits, run_of
+from .rewriting import (
+    EXACT,
+    PERMUTATION,
+    RULES,
+    Context,
+    Rule,
+    Uses,
+    data_nodes,
+    nodes_of,
+    normalize,
+    rule,
+    substituted,
+    uses_of,
+    with_sums,
+    with_weight,
+    with_weights,
+)
 
 # ---- index identities ----
 
+@rule('sizes that are equal at every binding are one size, and a size that is 1 there is 1')
+def equal_sizes(op: Operator, context: Context) -> Operator | None:
+    if not context.bindings:
+        return None
+    changed: dict[object, Size] = {}
+    for index, size in enumerate(op.reductions):
+        if (simple := context.simplest(size)) != size:
+            changed[index] = simple
+    for kind in (MergeLeft, MergeRight):
+        for node in nodes_of(op, kind):
+            simple = context.simplest(node.block)
+            if context.simplest(node.of.size / node.block).is_one:
+                simple = node.of.size
+            if simple != node.block:
+                changed[node.of, node.block] = simple
+    for choice in ([changed] if len(changed) > 1 else []) + [{key: size} for key, size in changed.items()]:
+        other = _resized(op, choice)
+        if other is not None:
+            return other
+    return None
+
+
+def _resized(op: Operator, changed: dict) -> Operator | None:
+    """The operator with other sizes of reductions and blocks, if the input keeps its own."""
+    def rebuild(node: Coordinate) -> Coordinate:
+        if isinstance(node, Sum):
+            return Sum(node.index, changed.get(node.index, node.size))
+        if isinstance(node, (MergeLeft, MergeRight)):
+            return type(node)(rebuild(node.of), changed.get((node.of, node.block), node.block))
+        return node.rebuild(*map(rebuild, node.bottom)) if node.bottom else node
+
+    inputs = [rebuild(c) for c in op.inputs]
+    if any(new.size != old.size for new, old in zip(inputs, op.inputs)):
+        return None
+    sizes = [changed.get(i, size) for i, size in enumerate(op.reductions)]
+    return Operator.trusted(op.outputs, sizes, inputs, ([rebuild(c) for c in w] for w in op.weights))
+
+
+@rule('an index with one value is 0: x*1 + 0 = 0*X + x = unfold(x, 0) = x//1 = x%|x| = stride(x, 1) = x')
+def trivial_view(op: Operator, context: Context) -> Operator | None:
+    mapping: dict[Coordinate, Coordinate] = {}
+    for node in nodes_of(op, Split):
+        if node.right.size.is_one or node.left.size.is_one:
+            mapping[node] = node.left if node.right.size.is_one else node.right
+    mapping.update((n, n.left) for n in nodes_of(op, Unfold) if n.right.size.is_one)
+    mapping.update((n, n.of) for n in nodes_of(op, MergeLeft) if n.block.is_one)
+    mapping.update((n, n.of) for n in nodes_of(op, MergeRight) if n.block == n.of.size)
+    mapping.update((n, n.of) for n in nodes_of(op, Stride) if n.step.is_one)
+    if mapping:
+        node, other = next(iter(mapping.items()))
+        return substituted(op, {node: other})
+    for number, weight in enumerate(op.weights):
+        if any(c.size.is_one for c in weight):
+            return with_weight(op, number, (c for c in weight if not c.size.is_one))
+    return None
+
+
 @rule('(x//B)*B + x%B = x')
 def split_of_halves(op: Operator, context: Context) -> Operator | None:
-    for node in op.nodes():
-        if (isinstance(node, Split) and isinstance(node.left, MergeLeft) and isinstance(node.right, MergeRight)
+    for node in nodes_of(op, Split):
+        if (isinstance(node.left, MergeLeft) and isinstance(node.right, MergeRight)
                 and node.left.of == node.right.of and node.left.block == node.right.block):
-            return _substituted(op, {node: node.left.of})
+            return substituted(op, {node: node.left.of})
     return None
 
 
 @rule('(a*B + b)*C + c = a*(B*C) + (b*C + c)')
 def split_associates(op: Operator, context: Context) -> Operator | None:
-    for node in op.nodes():
-        if isinstance(node, Split) and isinstance(node.left, Split):
-            return _substituted(op, {node: Split(node.left.left, Split(node.left.right, node.right))})
+    for node in nodes_of(op, Split):
+        if isinstance(node.left, Split):
+            return substituted(op, {node: Split(node.left.left, Split(node.left.right, node.right))})
     return None
 
 
 @rule('(x//A)//B = x//(A*B), (x//A)%B = x%(A*B)//A, x%A = x%(A*B)%A')
 def merge_associates(op: Operator, context: Context) -> Operator | None:
-    for node in op.nodes():
-        if isinstance(node, (MergeLeft, MergeRight)) and isinstance(node.of, MergeLeft):
+    uses = None
+    for kind in (MergeLeft, MergeRight):
+        for node in nodes_of(op, kind):
+            if not isinstance(node.of, MergeLeft):
+                continue
+            uses = uses or uses_of(op)
+            if any(not isinstance(p, (MergeLeft, MergeRight)) or p.block != node.block for _, p in uses[node.of]):
+                continue  # the outer half is also used whole
             x, a, b = node.of.of, node.of.block, node.block
             low = MergeRight(x, a * b)
-            return _substituted(op, {MergeLeft(node.of, b): MergeLeft(x, a * b), MergeRight(node.of, b): MergeLeft(low, a),
-                                     MergeRight(x, a): MergeRight(low, a)})
+            return substituted(op, {MergeLeft(node.of, b): MergeLeft(x, a * b), MergeRight(node.of, b): MergeLeft(low, a),
+                                    MergeRight(x, a): MergeRight(low, a)})
+    return None
+
+
+@rule('(x%(A*B))%A = x%A where nothing else uses x%(A*B)')
+def remainder_of_remainder(op: Operator, context: Context) -> Operator | None:
+    for node in nodes_of(op, MergeRight):
+        if isinstance(node.of, MergeRight) and all(parent == node for _, parent in uses_of(op)[node.of]):
+            return substituted(op, {node: MergeRight(node.of.of, node.block)})
     return None
 
 
 @rule('(l*R + r)//B = l*(R/B) + r//B and (..)%B = r%B where B divides R; l//(B/R) and (l%(B/R))*R + r where R divides B')
 def merge_of_split(op: Operator, context: Context) -> Operator | None:
-    for node in op.nodes():
-        if not (isinstance(node, (MergeLeft, MergeRight)) and isinstance(node.of, Split)):
-            continue
-        left, right, block = node.of.left, node.of.right, node.block
-        over, under = MergeLeft(node.of, block), MergeRight(node.of, block)
-        if block == right.size:
-            return _substituted(op, {over: left, under: right})
-        if context.divides(block, right.size):
-            return _substituted(op, {over: Split(left, MergeLeft(right, block)), under: MergeRight(right, block)})
-        if context.divides(right.size, block):
-            outer = block / right.size
-            return _substituted(op, {over: MergeLeft(left, outer), under: Split(MergeRight(left, outer), right)})
+    for kind in (MergeLeft, MergeRight):
+        for node in nodes_of(op, kind):
+            if not isinstance(node.of, Split):
+                continue
+            left, right, block = node.of.left, node.of.right, node.block
+            over, under = MergeLeft(node.of, block), MergeRight(node.of, block)
+            if block == right.size:
+                return substituted(op, {over: left, under: right})
+            if context.divides(block, right.size):
+                return substituted(op, {over: Split(left, MergeLeft(right, block)), under: MergeRight(right, block)})
+            if context.divides(right.size, block):
+                outer = block / right.size
+                return substituted(op, {over: MergeLeft(left, outer), under: Split(MergeRight(left, outer), right)})
     return None
 
 
 @rule('shift(shift(x, a), b) = shift(x, a + b); shift(x, 0) = x')
 def shift_of_shift(op: Operator, context: Context) -> Operator | None:
-    for node in op.nodes():
-        if isinstance(node, Shift) and node.offset == 0:
-            return _substituted(op, {node: node.of})
-        if isinstance(node, Shift) and isinstance(node.of, Shift):
-            return _substituted(op, {node: Shift(node.of.of, node.offset + node.of.offset)})
+    for node in nodes_of(op, Shift):
+        if node.offset == 0:
+            return substituted(op, {node: node.of})
+        if isinstance(node.of, Shift):
+            return substituted(op, {node: Shift(node.of.of, node.offset + node.of.offset)})
     return None
 
 
-@rule('stride(stride(x, a), b) = stride(x, a*b); stride(x, 1) = x; unfold(x, i) = x where i has one value')
-def trivial_view(op: Operator, context: Context) -> Operator | None:
-    for node in op.nodes():
-        if isinstance(node, Stride) and isinstance(node.of, Stride):
-            return _substituted(op, {node: Stride(node.of.of, node.of.step * node.step)})
-        if isinstance(node, Stride) and node.step.is_one:
-            return _substituted(op, {node: node.of})
-        if isinstance(node, Unfold) and node.right.size.is_one:
-            return _substituted(op, {node: node.left})
-        if isinstance(node, (MergeLeft, MergeRight)) and node.block.is_one:
-            keep = MergeLeft(node.of, node.block)
-            if keep in set(op.nodes()):
-                return _substituted(op, {keep: node.of})
+@rule('stride(stride(x, a), b) = stride(x, a*b)')
+def stride_of_stride(op: Operator, context: Context) -> Operator | None:
+    for node in nodes_of(op, Stride):
+        if isinstance(node.of, Stride):
+            return substituted(op, {node: Stride(node.of.of, node.of.step * node.step)})
     return None
 
 
 # ---- the layout of weights ----
 
-@rule('w[l*R + r] = w\'[l, r]; w[shift(x)] = w\'[x]; w[stride(x)] = w\'[x]: a weight is free in its layout')
+@rule("w[l*R + r] = w'[l, r]; w[shift(x)] = w'[x]; w[stride(x)] = w'[x]: a weight is free in its layout")
 def weight_layout(op: Operator, context: Context) -> Operator | None:
     for number, weight in enumerate(op.weights):
         for place, node in enumerate(weight):
             if isinstance(node, (Split, Shift, Stride)):
-                new = (*weight[:place], *node.bottom, *weight[place + 1:])
-                return _with_weights(op, (new if n == number else w for n, w in enumerate(op.weights)))
+                return with_weight(op, number, (*weight[:place], *node.bottom, *weight[place + 1:]))
     return None
 
 
-@rule('w[x//B, x%B] = w\'[x]; w[x//(A*B), x%(A*B)//A] = w\'[x//A]')
+@rule("w[x//B, x%B] = w'[x]; w[x//(A*B), x%(A*B)//A] = w'[x//A]")
 def weight_halves(op: Operator, context: Context) -> Operator | None:
     for number, weight in enumerate(op.weights):
         for node in weight:
@@ -234,39 +210,81 @@ def weight_halves(op: Operator, context: Context) -> Operator | None:
                 whole = None
                 if isinstance(other, MergeRight) and other == sibling(node):
                     whole = node.of
-                elif isinstance(other, MergeLeft) and other.of == sibling(node):
+                elif isinstance(other, MergeLeft) and other.of == sibling(node) and not _merged_by_data(op, node):
                     whole = MergeLeft(node.of, other.block)
                 if whole is not None:
-                    new = (whole, *(c for c in weight if c != node and c != other))
-                    return _with_weights(op, (new if n == number else w for n, w in enumerate(op.weights)))
+                    return with_weight(op, number, (whole, *(c for c in weight if c != node and c != other)))
     return None
 
 
-@rule('in a weight: shift(l*R + r, d) % R = shift(r, d) = r after re-layout; (x % (A*B)) % A = x % A')
+def _merged_by_data(op: Operator, half: MergeLeft | MergeRight) -> bool:
+    """Whether the data uses the Merge that a half belongs to."""
+    nodes = data_nodes(op)
+    return half in nodes or sibling(half) in nodes
+
+
+@rule('in a weight: shift(x, d) % B = x % B after re-layout, since B divides |x|; shift(l*R + r, d) % R = r')
 def weight_remainder(op: Operator, context: Context) -> Operator | None:
     for number, weight in enumerate(op.weights):
         for place, node in enumerate(weight):
             if not isinstance(node, MergeRight):
                 continue
-            inner, new = node.of, None
-            if isinstance(inner, MergeRight) and context.divides(node.block, inner.block):
-                new = MergeRight(inner.of, node.block)
-            while isinstance(inner, Shift):
-                inner = inner.of
-            if new is None and inner is not node.of and isinstance(inner, Split) and inner.right.size == node.block:
-                # Adding d to l*R + r and wrapping at a multiple of R adds d to the remainder, modulo R.
-                new = inner.right
+            new: Coordinate | None = None
+            if isinstance(node.of, Shift):
+                # Adding d and wrapping at a multiple of B adds d to the remainder, modulo B.
+                new = low_digits(node)
+                if new is None and not _merged_by_data(op, node):
+                    new = MergeRight(node.of.of, node.block)
+            elif not _merged_by_data(op, node):
+                # The other way round where the data merges the shifted coordinate: its Merge is there already.
+                shifted = (s for s in nodes_of(op, Shift) if s.of == node.of)
+                new = next((half for s in shifted if _merged_by_data(op, half := MergeRight(s, node.block))), None)
             if new is not None:
-                changed = (*weight[:place], new, *weight[place + 1:])
-                return _with_weights(op, (changed if n == number else w for n, w in enumerate(op.weights)))
+                return with_weight(op, number, (*weight[:place], new, *weight[place + 1:]))
     return None
+
+
+@rule('in a weight: digits of x are written by the Merges of x that the data makes, else with the fewest Merges')
+def weight_digits(op: Operator, context: Context) -> Operator | None:
+    for number, weight in enumerate(op.weights):
+        for place, node in enumerate(weight):
+            if not isinstance(node, (MergeLeft, MergeRight)):
+                continue
+            pieces = _pieces(op, context, node)
+            if pieces is not None and pieces != [node]:
+                return with_weight(op, number, (*weight[:place], *pieces, *weight[place + 1:]))
+    return None
+
+
+def _pieces(op: Operator, context: Context, node: MergeLeft | MergeRight) -> list[Coordinate] | None:
+    """The digits that a half stands for, as coordinates of the tree of Merges that the data makes; None where the
+    boundaries do not nest."""
+    cell, low, high = run_of(node)
+    pieces: list[Coordinate] = []
+    while (low != ONE or high is not None) and (block := _data_block(op, cell)) is not None:
+        if high is not None and context.divides(high, block):  # all below the cut
+            cell, high = MergeRight(cell, block), None if high == block else high
+        elif context.divides(block, low):  # all above it
+            cell, low, high = MergeLeft(cell, block), low / block, None if high is None else high / block
+        elif context.divides(low, block) and (high is None or context.divides(block, high)):
+            pieces.append(flat(MergeLeft(cell, block), ONE, None if high is None else high / block))
+            cell, high = MergeRight(cell, block), None
+        else:
+            return None
+    return [*pieces, flat(cell, low, high)]
+
+
+def _data_block(op: Operator, cell: Coordinate) -> Size | None:
+    """The block into which the data merges a coordinate."""
+    data = data_nodes(op)
+    return next((n.block for kind in (MergeLeft, MergeRight) for n in nodes_of(op, kind) if n.of == cell and n in data), None)
 
 
 @rule('w1[a] * w2[a, b] = w[a, b]: a weight whose index another weight determines is absorbed')
 def weight_absorbed(op: Operator, context: Context) -> Operator | None:
     for small, large in itertools.permutations(range(len(op.weights)), 2):
         if all(_determined(c, op.weights[large]) for c in op.weights[small]):
-            return _with_weights(op, (w for n, w in enumerate(op.weights) if n != small))
+            return with_weights(op, (w for n, w in enumerate(op.weights) if n != small))
     return None
 
 
@@ -278,7 +296,7 @@ def _determined(node: Coordinate, by: Sequence[Coordinate]) -> bool:
 def full_rank(op: Operator, context: Context) -> Operator | None:
     if not context.bindings or len(op.weights) < 2:
         return None
-    uses = _parents(op)
+    uses = uses_of(op)
     for sums in _weight_only_sums(op, uses):
         holders = {t for t, _ in uses[sums[0]]}
         if len(holders) != 2:
@@ -294,11 +312,11 @@ def full_rank(op: Operator, context: Context) -> Operator | None:
             if len(leaves) != len(set(leaves)):
                 continue
             rest = [w for n, w in enumerate(op.weights, 1) if n not in holders]
-            return _with_sums(op, [s.index for s in shared], [], lambda old, new: {}, [union, *rest])
+            return with_sums(op, [s.index for s in shared], [], lambda old, new: {}, [union, *rest])
     return None
 
 
-def _weight_only_sums(op: Operator, uses: dict[Coordinate, list[tuple[int, Coordinate | None]]]) -> list[list[Sum]]:
+def _weight_only_sums(op: Operator, uses: Uses) -> list[list[Sum]]:
     """Reductions that only weights use, bare; those with the same users together."""
     groups: dict[frozenset[int], list[Sum]] = {}
     for it in op.sums():
@@ -312,37 +330,37 @@ def _weight_only_sums(op: Operator, uses: dict[Coordinate, list[tuple[int, Coord
 
 @rule('sum_r f = |r| * f where f does not use r: the constant is absorbed by a weight')
 def unused_sum(op: Operator, context: Context) -> Operator | None:
-    uses = _parents(op)
+    uses = uses_of(op)
     for it in op.sums():
         if op.weights and it not in uses:
-            return _with_sums(op, [it.index], [], lambda old, new: {})
+            return with_sums(op, [it.index], [], lambda old, new: {})
     return None
 
 
 @rule('sum_r w[a, r] = w\'[a] where nothing else uses r')
 def sum_in_one_weight(op: Operator, context: Context) -> Operator | None:
-    uses = _parents(op)
+    uses = uses_of(op)
     for it in op.sums():
         users = uses.get(it, [])
         if len(users) == 1 and users[0][0] > 0 and users[0][1] is None:
             weights = [tuple(c for c in w if c != it) for w in op.weights]
-            return _with_sums(op, [it.index], [], lambda old, new: {}, weights)
+            return with_sums(op, [it.index], [], lambda old, new: {}, weights)
     return None
 
 
 @rule('sum_r f(shift(r, d)) * w[r] = sum_r f(r) * w\'[r]')
 def shift_of_sum(op: Operator, context: Context) -> Operator | None:
-    uses = _parents(op)
+    uses = uses_of(op)
     for it in op.sums():
         shifts = {parent for _, parent in uses.get(it, []) if parent is not None}
         if len(shifts) == 1 and isinstance(shift := next(iter(shifts)), Shift):
-            return _substituted(op, {shift: it})
+            return substituted(op, {shift: it})
     return None
 
 
 @rule('sum_r f(r//B, r%B) = sum_(a, b) f(a, b)')
 def sum_of_halves(op: Operator, context: Context) -> Operator | None:
-    uses = _parents(op)
+    uses = uses_of(op)
     for it in op.sums():
         parents = {parent for _, parent in uses.get(it, []) if parent is not None}
         if parents and all(isinstance(p, (MergeLeft, MergeRight)) for p in parents) and len({p.argument for p in parents}) == 1:
@@ -355,14 +373,14 @@ def sum_of_halves(op: Operator, context: Context) -> Operator | None:
             if len(halves) == 1 and not op.weights:
                 continue
             weights = [tuple(x for c in w for x in (halves if c == it else (c,))) for w in op.weights]
-            return _with_sums(op, [it.index], [h.size for h in halves], lambda old, new, halves=halves: dict(zip(halves, new)),
+            return with_sums(op, [it.index], [h.size for h in halves], lambda old, new, halves=halves: dict(zip(halves, new)),
                               weights)
     return None
 
 
 @rule('sum_(a, b) f(a*B + b) * w[a, b] = sum_r f(r) * w\'[r] where every tensor uses both or neither')
 def joint_sums(op: Operator, context: Context) -> Operator | None:
-    uses = _parents(op)
+    uses = uses_of(op)
     for first, second in itertools.permutations(op.sums(), 2):
         mine, others = uses.get(first, []), uses.get(second, [])
         if not mine or {t for t, _ in mine} != {t for t, _ in others}:
@@ -378,25 +396,45 @@ def joint_sums(op: Operator, context: Context) -> Operator | None:
             if first in w:
                 w = (fused, *(c for c in w if c not in (first, second)))
             weights.append(w)
-        return _with_sums(op, [first.index, second.index], [fused.size], lambda old, new, fused=fused: {fused: new[0]}, weights)
+        return with_sums(op, [first.index, second.index], [fused.size], lambda old, new, fused=fused: {fused: new[0]}, weights)
     return None
 
 
 # ---- unordered dimensions ----
 
-@rule('in[shift(x)] = in[x] and f(shift(o)) = f(o) where the dimension has no order', PERMUTATION)
-def shift_of_unordered(op: Operator, context: Context) -> Operator | None:
-    for place in context.unordered_inputs:
-        node = op.inputs[place]
-        if isinstance(node, Shift):
-            inputs = (*op.inputs[:place], node.of, *op.inputs[place + 1:])
+@rule('in[a*B + shift(b)] = in[a*B + b] where the dimension has no order', PERMUTATION)
+def shift_of_unordered_input(op: Operator, context: Context) -> Operator | None:
+    for place in sorted(context.unordered_inputs):
+        factors = _split_factors(op.inputs[place])
+        plain = [f.of if isinstance(f, Shift) else f for f in factors]
+        if plain != factors:
+            inputs = (*op.inputs[:place], _nest(plain), *op.inputs[place + 1:])
             return Operator.trusted(op.outputs, op.reductions, inputs, op.weights)
-    uses = _parents(op)
-    for place in context.unordered_outputs:
-        shifts = {p for _, p in uses.get(Out(place, op.outputs[place]), []) if p is not None}
-        if len(shifts) == 1 and isinstance(shift := next(iter(shifts)), Shift):
-            return _substituted(op, {shift: shift.of})
     return None
+
+
+@rule('f(shift(x)) = f(x) where x is an output dimension without order, or some of its digits', PERMUTATION)
+def shift_of_unordered_output(op: Operator, context: Context) -> Operator | None:
+    for shift in nodes_of(op, Shift):
+        base, low, high = run_of(shift.of)
+        if not (isinstance(base, Out) and base.index in context.unordered_outputs):
+            continue
+        if any(parent != shift and tensor == 0 for tensor, parent in uses_of(op)[shift.of]):
+            continue
+        without = {shift: Sum(-1, shift.size)}  # a stand-in: what else is made of the output?
+        others = [c for w in op.weights for c in w if base in substitute(c, without).iterators()]
+        if all(_keeps(run_of(c), base, low, high, context) for c in others):
+            return substituted(op, {shift: shift.of})
+    return None
+
+
+def _keeps(run: Run, base: Coordinate, low: Size, high: Size | None, context: Context) -> bool:
+    """Whether a run of digits contains those from ``low`` to ``high``, or none of them."""
+    if run.base != base:
+        return False
+    inside = context.divides(run.low, low) and (run.high is None or (high is not None and context.divides(high, run.high)))
+    below = run.high is not None and context.divides(run.high, low)
+    return inside or below or (high is not None and context.divides(high, run.low))
 
 
 # Of the equal orders, one is chosen that vendor kernels like: what acts as a group (an output part that indexes the
@@ -409,13 +447,13 @@ def factors_of_unordered_input(op: Operator, context: Context) -> Operator | Non
         if len(factors) < 2:
             continue
         rank = {f: _input_rank(op, f) for f in factors}
-        best, found = ([rank[f] for f in factors], _form(op)), None
+        best, found = ([rank[f] for f in factors], total_key(op)), None
         for order in itertools.permutations(factors):
             if (ranks := [rank[f] for f in order]) > best[0]:
                 continue
             inputs = (*op.inputs[:place], _nest(order), *op.inputs[place + 1:])
             other = Operator.trusted(op.outputs, op.reductions, inputs, op.weights)
-            if (form := (ranks, _form(other))) < best:
+            if (form := (ranks, total_key(other))) < best:
                 best, found = form, other
         if found is not None:
             return found
@@ -455,14 +493,14 @@ def factors_of_unordered_output(op: Operator, context: Context) -> Operator | No
         if factors is None or len(factors) < 2:
             continue
         rank = [_output_rank(op, f) for f in factors]
-        best, found = (rank, _form(op)), None
+        best, found = (rank, total_key(op)), None
         for order in itertools.permutations(range(len(factors))):
             if (ranks := [rank[i] for i in order]) > best[0]:
                 continue
             nodes = _factor_nodes(leaf, [factors[i].size for i in order])
             mapping: dict[Coordinate, Coordinate] = {factors[i]: nodes[n] for n, i in enumerate(order)}
-            other = _substituted(op, mapping)
-            if (form := (ranks, _form(other))) < best:
+            other = substituted(op, mapping)
+            if (form := (ranks, total_key(other))) < best:
                 best, found = form, other
         if found is not None:
             return found
@@ -477,7 +515,7 @@ def _merge_factors(op: Operator, leaf: Iterator) -> list[Coordinate] | None:
         blocks = {n.block for n in nodes if isinstance(n, (MergeLeft, MergeRight)) and n.of == node}
         if not blocks:
             return [*factors, node]
-        uses = [p for _, p in _parents(op).get(node, []) if p is not None]
+        uses = [p for _, p in uses_of(op).get(node, []) if p is not None]
         if len(blocks) > 1 or any(not isinstance(p, (MergeLeft, MergeRight)) for p in uses):
             return None
         block = blocks.pop()
@@ -497,7 +535,4 @@ def _factor_nodes(leaf: Iterator, sizes: Sequence[Size]) -> list[Coordinate]:
     return [*nodes, node]
 
 
-def _form(op: Operator) -> tuple:
-    """A totally ordered key of the isomorphism class."""
-    from ..canonical import total_key
-    return total_key(op)
+__all__ = ['EXACT', 'PERMUTATION', 'RULES', 'Context', 'Rule', 'normalize']

@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import SpaceError
-from ..expr import Coordinate, MergeLeft, MergeRight, Out, Shift, Split, Sum, Unfold, sibling
+from ..errors import SizeError, SpaceError
+from ..expr import Coordinate, MergeLeft, MergeRight, Out, Shift, Split, Sum, Unfold
 from ..operator import Operator
 from ..size import Binding, Size, SizeLike
 from .completion import OTHER, PART, WINDOW, Completer
-from .construction import FINAL, REDUCE, WEIGH, Action, Cut, Finish, Match, Reduce, State, View, Weigh, steps
+from .construction import FINAL, REDUCE, WEIGH, Action, Match, Reduce, State, View, steps
 from .distance import FREE, INFINITE, NEVER, SHIFTED, SMALL, Allowance, Item, Plan, ShapeDistance
 from .domain import SizeDomain, check_bindings
 from .limits import Limits, Variable
 from .membership import complaints, sum_complaints
+from .paths import path
 from .presets import PRESETS, Preset
 from .rules import Context, normalize
 from .views import Views
@@ -99,7 +100,7 @@ class OperatorSpace:
                params_ratio: tuple[float, float] | None = None, **limits: Any) -> OperatorSpace:
         """A ready-made space (see `syno_nni.synthesis.presets`), with some limits changed by name.
 
-        Without ``bindings``, ``contains`` checks symbolic conditions only, and sampling uses the preset's own bindings.
+        Without ``bindings``, sampling and budgets use the preset's own, and ``contains`` checks no other numbers.
         """
         if name not in PRESETS:
             near = difflib.get_close_matches(str(name), PRESETS, 1)
@@ -185,9 +186,15 @@ class OperatorSpace:
             if op.inputs[into] != Out(out, self.outputs[out]) or any(
                     isinstance(leaf, Out) and leaf.index == out for c in uses for leaf in c.iterators()):
                 return Containment(f'tied: output {out} must index input {into}, and nothing else')
-        if self.declared_bindings is None:
-            return self._symbolic._check(op)
-        return self._check(op)
+        if self.declared_bindings is not None:
+            return self._check(op)
+        answer = self._symbolic._check(op)
+        if answer and (self.macs_ratio or self.params_ratio):
+            try:
+                return Containment(next(self._budget(op), ''))
+            except SizeError as error:
+                return Containment(f'sizes: {error}')
+        return answer
 
     @cached_property
     def _symbolic(self) -> OperatorSpace:
@@ -289,28 +296,12 @@ class OperatorSpace:
         return None if self._reason(op) else op
 
     def path(self, op: Operator) -> list[Action]:
-        """Steps that construct an operator: reductions, views from the output up, the match, weights, finish."""
-        op = self.canonical(op)
-        actions: list[Action] = [Reduce(s) for s in op.reductions]
-        in_data = {n for c in op.inputs for n in c.walk()}
-        whole = {c for n in in_data for c in n.bottom if not isinstance(n, (MergeLeft, MergeRight))} | set(op.inputs)
-        done: set[Coordinate] = set()
-        cuts: list[Action] = []
-        for node in sorted((n for n in op.nodes() if n.bottom), key=lambda n: n.depth):
-            if node in done:
-                continue
-            if isinstance(node, (MergeLeft, MergeRight)):
-                done |= {node, sibling(node)}
-                if node.of in whole:
-                    # The data keeps the whole: this Merge, and any of its halves, is made for weights.
-                    cuts.append(Cut(node.of, node.block))
-                    whole |= {node, sibling(node)}
-                else:
-                    actions.append(View('Merge', node.bottom, (MergeLeft(node.of, node.block), MergeRight(node.of, node.block))))
-            else:
-                done.add(node)
-                actions.append(View(type(node).__name__, node.bottom, (node,)))
-        return [*actions, Match(op.inputs), *cuts, *(Weigh(w) for w in op.weights), Finish()]
+        """Steps that construct an operator: reductions, views from the output up, the match, weights, finish.
+
+        Raises:
+            SpaceError: the operator has a form that the construction tree does not make.
+        """
+        return path(self.canonical(op), self.context)
 
     def steps_left(self, state: State) -> int:
         return self.limits.steps - state.steps if self.limits.steps >= 0 else UNBOUNDED

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..expr import Coordinate, MergeLeft, MergeRight, Split, Sum, Unfold
-from .construction import Finish, State, Weigh, determined
+from .construction import Finish, State, Weigh
+from .digits import determined
 from .weighing import compatible
 
 if TYPE_CHECKING:

@@ -82,6 +82,16 @@ class Views:
             self._remember(key, None if undone else View('Merge', (node,), (MergeLeft(node, block), MergeRight(node, block))))
         return self._known[key]
 
+    def halves(self, node: Coordinate, block: Size) -> tuple[Coordinate, ...]:
+        """The halves of a Merge that only weights use; none where it is refused."""
+        if isinstance(node, (Sum, Split, Shift, Stride)):
+            return ()  # as an index of a weight, they are as good as what they are made of
+        key = (MergeRight, node, block)
+        if key not in self._known:
+            self._remember(key, View('Merge', (node,), (MergeLeft(node, block), MergeRight(node, block))))
+        view = self._known[key]
+        return () if view is None else view.new
+
     def shift(self, node: Coordinate) -> View | None:
         key = (Shift, node)
         if key not in self._known:

@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from ..expr import Coordinate, MergeLeft, MergeRight, Out, Shift, Split, Stride, Sum
-from .construction import Action, Cut, Finish, State, Weigh, determined, dropped, low_digits
+from .construction import Action, Cut, Finish, State, Weigh, dropped
+from .digits import boundaries, determined, low_digits
 
 if TYPE_CHECKING:
     from .space import OperatorSpace
@@ -43,8 +44,8 @@ class Weighing:
             if isinstance(node, (Sum, Split, Stride, Shift)) or (isinstance(node, Out) and node.index in space.tied):
                 continue
             for block in space.domain.blocks(node.size):
-                if (node, block) not in state.merges and (view := space.views.merge(node, block)) is not None and any(
-                        map(self._fits, view.new)):
+                halves = space.views.halves(node, block)
+                if any(map(self._fits, halves)) and not boundaries(halves) & state.merges:
                     found.append(Cut(node, block))
         return found
 
