@@ -30,9 +30,11 @@ from syno_nni.errors import SynoError
 from syno_nni.operator import Operator
 from syno_nni.search_spaces.filled_slot import misfit
 from syno_nni.search_spaces.retrofit import apply_slot_config, filled_slots, retrofit, slot_config
+from syno_nni.search_spaces.slot_table import quantity
 from syno_nni.search_spaces.slots import Excluded, Slot, find_slots
 
 RESULTS = Path(__file__).parent / 'results'
+TABLE = Path(__file__).parent.parent / 'docs' / 'tested_models.md'
 MODELS = """
 resnet10t resnet18 resnet34 resnet50 resnet26d resnext50_32x4d seresnext26d_32x4d ecaresnet26t skresnet18
 res2net50_14w_8s densenet121 dla34 vgg11_bn ese_vovnet19b_slim cspresnet50 selecsls42 nf_resnet50 hgnetv2_b0
@@ -157,6 +159,29 @@ def write(rows: dict[str, dict[str, Any]]) -> None:
     provenance = {'command': 'python benchmarks/slots_sweep.py', 'python': platform.python_version(),
                   'torch': torch.__version__, 'timm': timm.__version__, 'seed': 0}
     (RESULTS / 'slots_sweep.json').write_text(json.dumps({**provenance, 'rows': ordered}, indent=1) + '\n')
+    TABLE.write_text(markdown(ordered))
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The table for the docs; a failed check shows its reason."""
+    lines = [
+        '# Tested architectures', '',
+        'Written by `benchmarks/slots_sweep.py`: the default slots of each timm model filled with classic operators,',
+        'at its own input size. *Passes*: forward, backward into every operator, the round trip through configuration',
+        'and `state_dict`, and `torch.export` against eager. The classic operators show that slots work; the',
+        'multiply-accumulates they save say nothing about accuracy.', '',
+        '| model | input | slots of layers | kinds | MACs in slots | groups | MACs | passes |',
+        '|---|---|---|---|---|---|---|---|']
+    for r in rows:
+        passes = all(r[step] == 'yes' for step in ('forward', 'backward', 'state_dict', 'export'))
+        share = f'{r["slot_macs_share"]:.0%}' if r['slots'] else ''
+        macs = f'{quantity(r["macs"])} → {quantity(r["macs_after"])}' if passes else ''
+        kinds = ', '.join('{1} {0}'.format(*kind.split(':')) for kind in r['kinds'].split())
+        verdict = 'yes' if passes else r['error'] or 'no'
+        cells = [r['model'], r['input'], f'{r["slots"]} of {r["layers"]}', kinds, share, r['g'], macs, verdict]
+        lines.append(f'| {" | ".join(map(str, cells))} |')
+    passed = sum(line.endswith('| yes |') for line in lines)
+    return '\n'.join([*lines, '', f'{passed} of {len(rows)} pass.']) + '\n'
 
 
 if __name__ == '__main__':
