@@ -11,6 +11,7 @@ steps on the same batches. Accuracies are on the validation split. Results go to
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import platform
 import sys
@@ -95,7 +96,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {'baseline_accuracy': accuracy(original, validation), 'operators': {}}
     print(f'baseline {result["baseline_accuracy"]:.2f} %', flush=True)
     fit_on = [x[:64] for x, _ in batches[:2]]
-    for name, op in OPERATORS.items():
+    for name in fnmatch.filter(OPERATORS, options.operators):
+        op = OPERATORS[name]
         row: dict[str, Any] = {'formula': str(op)}
 
         def fresh(op: Operator = op) -> nn.Module:
@@ -134,6 +136,7 @@ def main() -> int:
     parser.add_argument('--val', type=int, default=1_000, help='validation images')
     parser.add_argument('--epochs', type=int, default=3, help='of the baseline')
     parser.add_argument('--tune-steps', type=int, default=46, help='batches of 128 per fine-tune')
+    parser.add_argument('--operators', default='*', help='name pattern')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--out', type=Path, default=RESULTS)
     options = parser.parse_args()
