@@ -8,7 +8,7 @@ _HOME = {
     'Operator': 'operator', 'Size': 'size', 'SynoError': 'errors', 'read_graph_dot': 'dot_reader',
     'SynthesizedLayer': 'layer', 'OperatorSpace': 'synthesis.space', 'retrofit': 'search_spaces.retrofit',
 }
-__all__ = [*_HOME, '__version__']  # noqa: PLE0604
+__all__ = [*_HOME, '__version__']
 __version__ = '0.1.0'
 
 

@@ -345,7 +345,7 @@ def _one_line(error: ValidationError) -> str:
 
 def _message(item: Any) -> str:
     path = item['loc']
-    where = '.'.join(str(part) for part in path)
+    where = '.'.join(str(part) if str(part).isprintable() else repr(part) for part in path)
     if item['type'] == 'extra_forbidden':
         known = [to_camel(name) for name in _section_at(path[:-1]).model_fields]
         close = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.6)

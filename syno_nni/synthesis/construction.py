@@ -139,7 +139,8 @@ class View(Action):
         return State(state.outputs, state.reductions, (*live, *self.new), VIEW, state.steps + 1)
 
     def describe(self, state: State) -> str:
-        return f'{self.name}: {", ".join(map(state.describe, self.old))} -> {", ".join(map(self.apply(state).describe, self.new))}'
+        new = map(self.apply(state).describe, self.new)
+        return f'{self.name}: {", ".join(map(state.describe, self.old))} -> {", ".join(new)}'
 
     @property
     def label(self) -> str:

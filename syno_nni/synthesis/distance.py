@@ -121,7 +121,11 @@ class ShapeDistance:
 
     def _search(self, items: tuple[Item, ...], allowance: Allowance) -> int:
         best = INFINITE
-        for cost, _, _ in self._solutions(items, allowance, lambda: best):
+
+        def budget() -> int:
+            return best
+
+        for cost, _, _ in self._solutions(items, allowance, budget):
             best = min(best, cost)
         return best
 

@@ -140,7 +140,7 @@ class SizeDomain:
             for v in self.variables.values():
                 e = size.exponent(v.name)
                 if v.primary:
-                    ranges.append([(v.name, x) for x in range(0, e + 1)])
+                    ranges.append([(v.name, x) for x in range(e + 1)])
                 else:
                     most = min(v.budget, self.limits.coefficient_exponent)
                     ranges.append([(v.name, x) for x in range(min(0, e) - most, max(0, e) + most + 1)])

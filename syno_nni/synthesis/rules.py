@@ -305,7 +305,7 @@ def full_rank(op: Operator, context: Context) -> Operator | None:
         shared = [s for s in sums if {t for t, _ in uses[s]} == holders]
         rank = product(s.size for s in shared)
         alone = [product(c.size for c in w if c not in other) for w, other in ((first, second), (second, first))]
-        if any(all((rank / side).ratio(b) >= 1 for b in context.bindings) for side in alone):
+        if all(any((rank / side).ratio(b) >= 1 for side in alone) for b in context.bindings):
             union = (*(c for c in first if c not in shared), *(c for c in second if c not in first))
             # The union must itself be a legal weight: its coordinates may not share an iterator.
             leaves = [leaf for c in union for leaf in set(c.iterators())]
@@ -337,7 +337,7 @@ def unused_sum(op: Operator, context: Context) -> Operator | None:
     return None
 
 
-@rule('sum_r w[a, r] = w\'[a] where nothing else uses r')
+@rule("sum_r w[a, r] = w'[a] where nothing else uses r")
 def sum_in_one_weight(op: Operator, context: Context) -> Operator | None:
     uses = uses_of(op)
     for it in op.sums():
@@ -348,7 +348,7 @@ def sum_in_one_weight(op: Operator, context: Context) -> Operator | None:
     return None
 
 
-@rule('sum_r f(shift(r, d)) * w[r] = sum_r f(r) * w\'[r]')
+@rule("sum_r f(shift(r, d)) * w[r] = sum_r f(r) * w'[r]")
 def shift_of_sum(op: Operator, context: Context) -> Operator | None:
     uses = uses_of(op)
     for it in op.sums():
@@ -378,7 +378,7 @@ def sum_of_halves(op: Operator, context: Context) -> Operator | None:
     return None
 
 
-@rule('sum_(a, b) f(a*B + b) * w[a, b] = sum_r f(r) * w\'[r] where every tensor uses both or neither')
+@rule("sum_(a, b) f(a*B + b) * w[a, b] = sum_r f(r) * w'[r] where every tensor uses both or neither")
 def joint_sums(op: Operator, context: Context) -> Operator | None:
     uses = uses_of(op)
     for first, second in itertools.permutations(op.sums(), 2):

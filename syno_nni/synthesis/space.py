@@ -138,7 +138,8 @@ class OperatorSpace:
         if self.lower_bound(self.root) > self.steps_left(self.root):
             raise SpaceError(f'impossible space: inputs {_shape(self.inputs)} cannot be reached from outputs '
                              f'{_shape(self.outputs)} within {self.limits.steps} steps, {self.limits.reductions} reductions, '
-                             f'{self.limits.splits} splits, {self.limits.merges} merges and the variables\' budgets; raise a limit')
+                             f'{self.limits.splits} splits, {self.limits.merges} merges and the budgets of the variables; '
+                             'raise a limit')
 
     def _check_budgets(self) -> None:
         """Refuses budgets that no operator meets, by crude bounds."""

@@ -1,0 +1,371 @@
+"""Semantic duplicates: whether two operators describe the same family of functions up to relabelling of weights.
+
+Over all values of its weights, an operator at a binding is a set of linear maps from input to output: a point (output
+element, input element) of such a map is a sum of products of one element of each weight. Everything is computed at tiny
+sizes, exactly where possible (integers modulo a large prime).
+
+*One weight.* The set is the linear span of one matrix for each weight element. Two operators are the same if and only if
+the spans are equal, which their reduced echelon forms decide.
+
+*Several weights.* The set is the image of a multilinear map: an irreducible variety. Two such sets have the same closure
+if and only if a generic member of one lies in the other and their dimensions are equal. So the check compares
+
+1. the span of the set (the one-weight case, with one element for each tuple of weight elements that occurs together),
+2. its dimension, the rank of the derivative at a random point,
+3. whether random members of each set can be fitted by the other (Gauss-Newton from several random starts).
+
+1 and 2 are invariants: where they differ, the operators do. 3 proves equality (up to rounding) when a fit succeeds; that
+no start succeeds is strong evidence, not proof, that the operators differ. A duplicate must be one at every binding.
+"""
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..expr import Coordinate, Iterator
+from ..operator import Operator
+from ..reference import evaluate
+from ..size import Binding
+from .space import OperatorSpace
+
+PRIME = 2 ** 31 - 1
+MAX_POINTS = 4_000_000
+FITS = 12           # random starts of a fit
+FIT_STEPS = 60
+FIT_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Terms:
+    """All products that an operator sums at a binding: one row each, those outside of a window left out.
+
+    Attributes:
+        points: (output element, input element), as one number.
+        elements: for every weight, which element; [weights, products].
+        sizes: the number of elements of every weight.
+        shape: the number of output elements and of input elements.
+    """
+
+    points: np.ndarray
+    elements: np.ndarray
+    sizes: tuple[int, ...]
+    shape: tuple[int, int]
+
+
+def terms(op: Operator, sizes: Binding) -> Terms:
+    """The products of an operator at a binding.
+
+    Raises:
+        SizeError: a size is not an integer at the binding.
+    """
+    sizes = op.check_sizes(sizes)
+    extents = [it.size.value(sizes) for it in op.iterators()]
+    count = int(np.prod(extents, dtype=np.int64))
+    if count > MAX_POINTS:
+        raise ValueError(f'{count} products are too many to compare; take smaller sizes than {dict(sizes)}')
+    index = np.unravel_index(np.arange(count), extents)
+    env: dict[Iterator, np.ndarray] = dict(zip(op.iterators(), index))
+    inside = np.ones(count, dtype=bool)
+
+    def flat(coordinates: Sequence[Coordinate], shape: Sequence[int]) -> np.ndarray:
+        nonlocal inside
+        position = np.zeros(count, dtype=np.int64)
+        for coordinate, extent in zip(coordinates, shape):
+            value, ok = evaluate(coordinate, env, sizes)
+            inside = inside & ok
+            position = position * extent + value
+        return position
+
+    out = flat(op.outs(), op.output_shape(sizes))
+    read = flat(op.inputs, op.input_shape(sizes))
+    elements = [flat(w, shape) for w, shape in zip(op.weights, op.weight_shapes(sizes))]
+    inputs = int(np.prod(op.input_shape(sizes)))
+    points = (out * inputs + read)[inside]
+    return Terms(points, np.array([e[inside] for e in elements], dtype=np.int64).reshape(len(elements), len(points)),
+                 tuple(int(np.prod(s)) for s in op.weight_shapes(sizes)), (int(np.prod(op.output_shape(sizes))), inputs))
+
+
+# ---- linear spans ----
+
+def span_digest(found: Terms) -> str:
+    """A digest of the linear span of the family: equal for equal spans."""
+    tuples = np.zeros(len(found.points), dtype=np.int64)
+    for element, size in zip(found.elements, found.sizes):
+        tuples = tuples * size + element
+    digest = hashlib.blake2b(repr(found.shape).encode(), digest_size=12)
+    if not found.sizes:
+        digest.update(b'fixed')
+    rows, columns, values = _counted(tuples, found.points)
+    for points, echelon in _echelon_blocks(rows, columns, values):
+        digest.update(points.tobytes())
+        digest.update(echelon.tobytes())
+    return digest.hexdigest()
+
+
+def _counted(rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A sparse matrix from its positions, repeated ones added up; rows numbered from 0."""
+    _, rows = np.unique(rows, return_inverse=True)
+    pairs, counts = np.unique(np.stack([rows, columns]), axis=1, return_counts=True)
+    return pairs[0], pairs[1], counts.astype(np.int64)
+
+
+def _echelon_blocks(rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The reduced echelon form of a sparse matrix, block by block: rows that share no column are independent."""
+    points, column = np.unique(columns, return_inverse=True)
+    owner = _components(rows, column, int(rows.max()) + 1 if len(rows) else 0, len(points))
+    blocks: dict[int, list[int]] = defaultdict(list)
+    for at, row in enumerate(rows.tolist()):
+        blocks[owner[row]].append(at)
+    result = []
+    for at in blocks.values():
+        own, own_rows = np.unique(rows[at], return_inverse=True)
+        own_points, own_columns = np.unique(column[at], return_inverse=True)
+        dense = np.zeros((len(own), len(own_points)), dtype=np.int64)
+        dense[own_rows, own_columns] = values[at]
+        result.append((points[own_points], _echelon(dense)))
+    return sorted(result, key=lambda block: int(block[0][0]))
+
+
+def _components(rows: np.ndarray, columns: np.ndarray, row_count: int, column_count: int) -> list[int]:
+    """For every row, the number of its connected component (two rows that share a column are connected)."""
+    parent = list(range(row_count + column_count))
+
+    def find(at: int) -> int:
+        while parent[at] != at:
+            parent[at] = parent[parent[at]]
+            at = parent[at]
+        return at
+
+    for row, column in zip(rows.tolist(), columns.tolist()):
+        a, b = find(row), find(row_count + column)
+        if a != b:
+            parent[b] = a
+    return [find(row) for row in range(row_count)]
+
+
+def _echelon(matrix: np.ndarray) -> np.ndarray:
+    """Reduced row echelon form modulo `PRIME`, without zero rows."""
+    matrix = matrix % PRIME
+    at = 0
+    for column in range(matrix.shape[1]):
+        below = np.nonzero(matrix[at:, column])[0]
+        if not len(below):
+            continue
+        pivot = at + int(below[0])
+        if pivot != at:
+            matrix[[at, pivot]] = matrix[[pivot, at]]
+        matrix[at] = matrix[at] * pow(int(matrix[at, column]), -1, PRIME) % PRIME
+        others = np.nonzero(matrix[:, column])[0]
+        others = others[others != at]
+        matrix[others] = (matrix[others] - matrix[others, column][:, None] * matrix[at] % PRIME) % PRIME
+        at += 1
+        if at == len(matrix):
+            break
+    return matrix[:at]
+
+
+# ---- dimension ----
+
+def dimension(found: Terms, seed: int = 0) -> int:
+    """The dimension of the family: the rank, modulo a prime, of the derivative by all weights at a random point."""
+    rng = np.random.default_rng(seed)
+    total = sum(found.sizes)
+    if not total:
+        return 0
+    weights = [rng.integers(1, PRIME, size) for size in found.sizes]
+    factors = [w[e] for w, e in zip(weights, found.elements)]
+    # A random projection of the columns keeps the rank.
+    width = total + 8
+    projection = _projection(found.points, width, rng)
+    derivative = np.zeros((total, width), dtype=np.int64)
+    start = 0
+    for number, size in enumerate(found.sizes):
+        others = np.ones(len(found.points), dtype=np.int64)
+        for other, factor in enumerate(factors):
+            if other != number:
+                others = others * factor % PRIME
+        order = np.argsort(found.elements[number], kind='stable')
+        for chunk in np.array_split(order, max(1, len(order) // 4096)):
+            contribution = others[chunk][:, None] * projection[found.points[chunk]] % PRIME
+            np.add.at(derivative, start + found.elements[number][chunk], contribution)
+        derivative %= PRIME
+        start += size
+    return len(_echelon(derivative))
+
+
+def _projection(points: np.ndarray, width: int, rng: np.random.Generator) -> _Rows:
+    return _Rows(np.unique(points), width, rng)
+
+
+class _Rows:
+    """Random rows by point."""
+
+    def __init__(self, points: np.ndarray, width: int, rng: np.random.Generator) -> None:
+        self.points = points
+        self.rows = rng.integers(0, PRIME, (len(points), width))
+
+    def __getitem__(self, points: np.ndarray) -> np.ndarray:
+        return self.rows[np.searchsorted(self.points, points)]
+
+
+# ---- fits ----
+
+def fits(member: Terms, family: Terms, seed: int = 0) -> bool:
+    """Whether a random member of one family lies in (the closure of) another, by Gauss-Newton from random starts."""
+    rng = np.random.default_rng(seed)
+    points = np.unique(np.concatenate([member.points, family.points]))
+    target = _value(member, [rng.standard_normal(s) for s in member.sizes], points)
+    target /= np.linalg.norm(target)
+    where = np.searchsorted(points, family.points)
+    for _ in range(FITS):
+        if _fit(family, target, where, rng) < FIT_TOLERANCE:
+            return True
+    return False
+
+
+def _value(found: Terms, weights: Sequence[np.ndarray], points: np.ndarray) -> np.ndarray:
+    products = np.ones(len(found.points))
+    for weight, element in zip(weights, found.elements):
+        products = products * weight[element]
+    return np.bincount(np.searchsorted(points, found.points), products, len(points))
+
+
+def _fit(family: Terms, target: np.ndarray, where: np.ndarray, rng: np.random.Generator) -> float:
+    """The residual that damped Gauss-Newton reaches from a random start."""
+    weights = [rng.standard_normal(s) / np.sqrt(max(1, s)) ** 0.5 for s in family.sizes]
+    damping, residual = 1e-2, np.inf
+    starts = np.cumsum([0, *family.sizes])
+    for _ in range(FIT_STEPS):
+        factors = [w[e] for w, e in zip(weights, family.elements)]
+        error = target - np.bincount(where, np.prod(factors, axis=0), len(target))
+        residual = float(error @ error)
+        if residual < FIT_TOLERANCE:
+            return residual
+        derivative = np.zeros((starts[-1], len(target)))
+        for number, element in enumerate(family.elements):
+            others = np.prod([f for n, f in enumerate(factors) if n != number], axis=0) * np.ones(len(where))
+            np.add.at(derivative, (starts[number] + element, where), others)
+        gram, slope = derivative @ derivative.T, derivative @ error
+        for _ in range(8):
+            move = np.linalg.solve(gram + damping * np.eye(len(gram)), slope)
+            tried = [w + move[a:b] for w, a, b in zip(weights, starts, starts[1:])]
+            products = np.prod([w[e] for w, e in zip(tried, family.elements)], axis=0)
+            if float(np.sum((target - np.bincount(where, products, len(target))) ** 2)) < residual:
+                weights, damping = tried, damping / 5
+                break
+            damping *= 5
+        else:
+            return residual
+    return residual
+
+
+# ---- comparing operators ----
+
+def signature(op: Operator, bindings: Iterable[Binding]) -> tuple:
+    """What equal families have in common: the digest of the span at every binding, and the dimension of the family where
+    there are several weights."""
+    found = []
+    for sizes in bindings:
+        each = terms(op, sizes)
+        found.append((span_digest(each), dimension(each) if len(each.sizes) > 1 else -1))
+    return tuple(d for d, _ in found), _true_dimension(op, found)
+
+
+def _true_dimension(op: Operator, found: list[tuple[str, int]]) -> tuple[int, ...]:
+    return tuple(n for _, n in found)
+
+
+def same_family(first: Operator, second: Operator, bindings: Sequence[Binding]) -> bool:
+    """Whether two operators describe the same family of functions at every binding (see the module's text)."""
+    for sizes in bindings:
+        a, b = terms(first, sizes), terms(second, sizes)
+        if a.shape != b.shape or span_digest(a) != span_digest(b):
+            return False
+        if len(a.sizes) <= 1 and len(b.sizes) <= 1:
+            continue
+        if dimension(a) != dimension(b) or not (fits(a, b) and fits(b, a)):
+            return False
+    return True
+
+
+@dataclass
+class Redundancy:
+    """What a search for duplicates found."""
+
+    operators: int = 0
+    seconds: float = 0.0
+    groups: list[list[Operator]] = field(default_factory=list)
+
+    @property
+    def duplicates(self) -> int:
+        """Operators that could be left out."""
+        return sum(len(g) - 1 for g in self.groups)
+
+
+def redundancy(ops: Iterable[Operator], bindings: Sequence[Binding]) -> Redundancy:
+    """Groups of operators that describe the same family."""
+    start = time.process_time()
+    found = Redundancy()
+    spans: dict[tuple, list[Operator]] = defaultdict(list)
+    for op in ops:
+        found.operators += 1
+        spans[tuple(span_digest(terms(op, b)) for b in bindings)].append(op)
+    for members in spans.values():
+        groups: list[list[Operator]] = []
+        for op in members:
+            for group in groups:
+                if same_family(group[0], op, bindings):
+                    group.append(op)
+                    break
+            else:
+                groups.append([op])
+        found.groups += [g for g in groups if len(g) > 1]
+    found.seconds = time.process_time() - start
+    return found
+
+
+# ---- measuring what is left ----
+
+TINY: dict[str, tuple[Binding, ...]] = {
+    'conv1d': ({'N': 1, 'C_in': 6, 'C_out': 12, 'L': 10, 'k_1': 3, 'k_2': 5, 's': 2, 'g': 3},
+               {'N': 1, 'C_in': 12, 'C_out': 6, 'L': 15, 'k_1': 3, 'k_2': 5, 's': 2, 'g': 3}),
+    'linear': ({'N': 1, 'T': 2, 'C_in': 12, 'C_out': 18, 'k_1': 5, 's': 2, 'g': 3},
+               {'N': 1, 'T': 2, 'C_in': 30, 'C_out': 12, 'k_1': 5, 's': 2, 'g': 3}),
+    'depthwise': ({'N': 1, 'C': 12, 'H': 10, 'k_1': 3, 'k_2': 5, 's': 2, 'g': 3},),
+    'conv2d': ({'N': 1, 'C_in': 6, 'C_out': 12, 'H': 10, 'k_1': 3, 'k_2': 5, 's': 2, 'g': 3},),
+}
+
+
+def tiny_space(preset: str, **limits: object) -> OperatorSpace:
+    """A preset at sizes that are small enough to compare functions element by element."""
+    small = {'min_weight': 2, 'min_rank': 2, 'window_ratio': 2.0, **limits}
+    return OperatorSpace.preset(preset, bindings=TINY[preset], **small)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures the redundancy left among everything that a tiny space holds up to a number of steps."""
+    parser = argparse.ArgumentParser(prog='python -m syno_nni.synthesis.semantics', description=main.__doc__)
+    parser.add_argument('--preset', choices=TINY, default='conv1d')
+    parser.add_argument('--max-steps', type=int, default=4)
+    options = parser.parse_args(arguments)
+    space = tiny_space(options.preset)
+    ops = list(space.enumerate(options.max_steps))
+    found = redundancy(ops, space.bindings)
+    for group in found.groups:
+        print('the same family:')
+        for op in group:
+            print(f'  {op.id}  {op}')
+    print(f'{found.operators} operators of at most {options.max_steps} steps in tiny {options.preset}: '
+          f'{found.duplicates} duplicates in {len(found.groups)} groups ({found.seconds:.1f} s)')
+    return 0 if not found.groups else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
