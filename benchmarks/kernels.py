@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import direct
 import numpy as np
 import torch
 from kernels_original import OriginalScheme
@@ -31,7 +32,6 @@ from syno_nni.errors import MeasureError
 from syno_nni.measure.lock import measurement_lock
 from syno_nni.measure.runtimes import RUNTIMES, missing, time_in
 from syno_nni.measure.turns import take_turns
-from syno_nni.plan import direct
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / 'shared' / 'data' / 'published_operators'

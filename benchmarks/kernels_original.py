@@ -10,12 +10,12 @@ from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
+from direct_views import undo
 from torch import Tensor, nn
 
 import syno_nni as sn
 from syno_nni.evaluation import Search, low_digits, orders
 from syno_nni.expr import Coordinate, Iterator, MergeRight, Sum, Unfold, sibling
-from syno_nni.plan.views import undo
 
 LETTERS = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ'
 

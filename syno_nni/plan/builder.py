@@ -9,9 +9,14 @@ from typing import Any
 from ..evaluation import low_digits
 from ..expr import Coordinate, Iterator, MergeLeft, MergeRight, Shift, Split, Stride, Unfold, sibling
 from .concrete import ConcreteOperator, extent
+from .digits import digit_shift
 from .program import Program, Step
 
 Dims = tuple[tuple[Coordinate, ...], ...]
+
+
+class Unreachable(Exception):
+    """The coordinates wanted do not lie below those that a value has: this way of lowering a stage does not exist."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +122,20 @@ class Builder:
         return value if tuple(dims) == value.dims else self.reshape(value, tuple(dims))
 
     # views
-    def undo(self, value: Value, label: Coordinate) -> Value:
-        """The value indexed by what ``label`` is computed from, instead of ``label``."""
-        assert not isinstance(label, Iterator), label
+    def undo(self, value: Value, label: Coordinate, targets: frozenset[Coordinate] = frozenset()) -> Value:
+        """The value indexed by what ``label`` is computed from, instead of ``label``.
+
+        Some primitives are undone two or three at a time, unless one of ``targets`` lies between.
+
+        Raises:
+            Unreachable: ``label`` is an iterator.
+        """
+        if isinstance(label, Iterator):
+            raise Unreachable(label)
         if isinstance(label, Split):
             return value.relabelled(label, label.left, label.right)
         if isinstance(label, (MergeLeft, MergeRight)):
-            return self._undo_half(value, label)
+            return self._undo_half(value, label, targets)
         value = self.alone(value, label)
         at = value.dim(label)
         if isinstance(label, Shift):
@@ -136,19 +148,18 @@ class Builder:
         dims = (*value.dims[:at], *((n,) for n in new), *value.dims[at + 1:])
         return Value(self.emit(kind, [value.register], arguments, self.shape(dims)), dims)
 
-    def _undo_half(self, value: Value, label: MergeLeft | MergeRight) -> Value:
+    def _undo_half(self, value: Value, label: MergeLeft | MergeRight, targets: frozenset[Coordinate]) -> Value:
         other = sibling(label)
+        of = label.of
+        at_once = digit_shift(label) and not {of, of.bottom[0]} & targets
         if other not in value.labels:
             if isinstance(label, MergeRight) and (digits := low_digits(label)) is not None:
                 return value.relabelled(label, digits)
-            of = label.of
-            if isinstance(label, MergeLeft) and isinstance(of, Shift) and isinstance(of.of, Split) and (
-                    of.of.right.size == label.block):
+            if isinstance(label, MergeLeft) and at_once:
                 return self._carry(value, label, of.of.left, of.of.right, of.offset)
             value = self.expand(value, len(value.dims), other)
         left, right = (label, other) if isinstance(label, MergeLeft) else (other, label)
-        of = label.of
-        if isinstance(of, Shift) and isinstance(of.of, Split) and of.of.right.size == label.block:
+        if at_once:
             value = self.alone(value, left, right)
             arguments = (value.dim(right), value.dim(left), of.offset)
             moved = Value(self.emit('digits', [value.register], arguments, self.shape(value.dims)), value.dims)

@@ -26,8 +26,9 @@ from ..expr import Coordinate, Iterator, MergeLeft, MergeRight, Out, Shift, Spli
 from ..size import Size
 from .builder import Builder, Value
 from .concrete import ConcreteOperator, Zero, extent
+from .digits import digit_shift, digits
 from .program import Program
-from .substitute import digit_shift, digits, substituted
+from .substitute import substituted
 
 LETTERS = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ'
 MAX_AXES = 3
@@ -104,6 +105,25 @@ class Lowering:
             register = builder.emit('scale', [first.register], [float(factor)], builder.shape(first.dims))
             values[2] = Value(register, first.dims)
         return Partial(builder, values)
+
+    def plain(self, factor: Fraction = Fraction(1)) -> tuple[Program, Fraction]:
+        """The plainest program: views down to iterators, then one einsum. Slow, and there for every operator."""
+        partial = self.start(factor)
+        builder, opened = partial.builder, []
+        for value in partial.values.values():
+            while any(not isinstance(label, Iterator) for label in value.labels):
+                value = builder.undo(value, max(value.labels, key=lambda label: label.depth))
+            opened.append(builder.singles(value))
+        labels = list(dict.fromkeys(label for value in opened for label in value.labels))
+        kept = [label for label in labels if not isinstance(label, Sum)]
+        letter = dict(zip(labels, LETTERS))
+        sides = (''.join(letter[x] for x in part) for part in (*(value.labels for value in opened), kept))
+        *given, result = sides
+        dims = tuple((label,) for label in kept)
+        register = builder.emit('einsum', [v.register for v in opened], [f'{",".join(given)}->{result}'], builder.shape(dims))
+        partial.summed *= math.prod(extent(label) for label in labels if isinstance(label, Sum))
+        partial.values = {sum(partial.values): Value(register, dims)}
+        return self.finish(partial)
 
     def advance(self, partial: Partial, order: Order, number: int) -> list[Partial]:
         """All ways to carry out stage ``number`` of the order."""
@@ -313,7 +333,7 @@ class Lowering:
                 if axis and not (axis.kept and shear == 'windows') and not (axis.inner and shear != 'nested'):
                     axes.append(axis)
                     continue
-            value = builder.undo(value, label)
+            value = builder.undo(value, label, targets)
 
     def _axis(self, label: Unfold, value: Value, targets: frozenset[Coordinate], right: frozenset[Coordinate],
               summed: set[Coordinate]) -> _Axis | None:

@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..evaluation import Order, Search
 from ..size import Binding
+from .builder import Unreachable
 from .concrete import ConcreteOperator, concretize
 from .lowering import Lowering, Partial
 from .model import Machine, seconds
@@ -17,6 +19,7 @@ from .simplify import simplify
 if TYPE_CHECKING:
     from ..operator import Operator
 
+T = TypeVar('T')
 BEAM = 12
 ORDERS = 8
 _CACHE: OrderedDict[tuple, tuple[Plan, ...]] = OrderedDict()
@@ -74,21 +77,38 @@ def _enumerate(op: ConcreteOperator, machine: Machine) -> list[Plan]:
             text = str(program)
             if text not in found:
                 found[text] = Plan(program, seconds(program, machine), op.batch is not None)
+    if not found:
+        program = simplify(_scaled(lowering.plain))
+        return [Plan(program, seconds(program, machine), op.batch is not None)]
     return sorted(found.values(), key=lambda plan: plan.cost)
 
 
 def _programs(lowering: Lowering, order: Order, machine: Machine, factor: Fraction = Fraction(1)) -> list[Program]:
     beam: list[Partial] = [lowering.start(factor)]
     for number in range(len(order.stages)):
-        following = [way for partial in beam for way in lowering.advance(partial, order, number)]
+        following = [way for partial in beam for way in _reached(lowering.advance, partial, order, number)]
         beam = sorted(following, key=lambda p: _so_far(p, machine))[:BEAM]
-    finished = [lowering.finish(partial) for partial in beam]
+    finished = [done for partial in beam for done in _reached(lambda p: [lowering.finish(p)], partial)]
     left = {rest for _, rest in finished if rest != 1}
     if not left or factor != 1:
         return [program for program, rest in finished if rest == factor or rest == 1]
     # The scale is known only now: lower again, with it in the first weight.
     return [program for rest in left for program in _programs(lowering, order, machine, rest)] + [
         program for program, rest in finished if rest == 1]
+
+
+def _reached(continuation: Callable[..., list[T]], *arguments: Any) -> list[T]:
+    """The continuations of a partial program; none where the order's cuts cannot be reached from it."""
+    try:
+        return continuation(*arguments)
+    except Unreachable:
+        return []
+
+
+def _scaled(lower: Callable[[Fraction], tuple[Program, Fraction]]) -> Program:
+    """A whole program; lowered again where the scale of its result turns out to belong in the first weight."""
+    program, rest = lower(Fraction(1))
+    return program if rest == 1 else lower(rest)[0]
 
 
 def _so_far(partial: Partial, machine: Machine) -> float:

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from collections import OrderedDict
+from typing import NoReturn
+
 import numpy as np
 import pytest
 import torch
 
 import syno_nni as sn
+from syno_nni.plan import optimize
+from syno_nni.plan.builder import Unreachable
+from syno_nni.plan.lowering import Lowering
 from syno_nni.plan.optimize import plans
 
 from .published import NAMES, expected, facts, operator
@@ -87,6 +93,23 @@ def test_published_operators(name: str) -> None:
     assert error(layer(torch.from_numpy(x)), want) < 1e-9
     assert error(layer.fuse()(torch.from_numpy(x)), want) < 1e-9
     check_every_plan(operator(name), facts(name)['binding'])
+
+
+def test_a_split_of_digits_that_another_weight_has_whole() -> None:
+    op = sn.Operator.parse('out[] = sum[r:3, a:g, c:C_in/g] in[(shift(r*g + a, -7)//k_1)*k_1 + (shift(r*g + a, -7)%k_1)]'
+                           ' * w1[r] * w2[r*g + a] * w3[shift(r*g + a, -7)]')
+    check_every_plan(op, {'C_in': 4, 'k_1': 2, 'g': 2})
+
+
+def test_an_operator_without_an_order_that_can_be_lowered_runs_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object) -> NoReturn:
+        raise Unreachable
+    monkeypatch.setattr(Lowering, 'advance', unreachable)
+    monkeypatch.setattr(optimize, '_CACHE', OrderedDict())
+    for formula in FORMULAS.values():
+        op = sn.Operator.parse(formula)
+        assert len(plans(op, SIZES)) == 1
+        check_every_plan(op, SIZES)
 
 
 @pytest.mark.parametrize('name', FORMULAS)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from direct_views import explode
 from torch import Tensor
 
-from ..size import Binding
-from .views import explode
+from syno_nni.size import Binding
 
 if TYPE_CHECKING:
-    from ..operator import Operator
+    from syno_nni.operator import Operator
 
 
 def run(op: Operator, sizes: Binding, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
