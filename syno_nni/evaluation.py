@@ -106,12 +106,17 @@ def _search(op: Operator) -> Search:
 
 
 def low_digits(half: MergeRight) -> Coordinate | None:
-    """What ``half`` is without the parts of it that cannot matter: ``shift(h*s + r, 1) % s`` is ``shift(r, 1)``."""
+    """What ``half`` is without the parts of it that cannot matter: ``shift(h*s + r, 1) % s`` is ``shift(r, 1)``.
+
+    A part with a window matters: where it leaves the dimension, the product is zero.
+    """
     of = half.of
     if isinstance(of, Shift):
         inner = low_digits(MergeRight(of.of, half.block))
         return None if inner is None else Shift(inner, of.offset)
-    return of.right if isinstance(of, Split) and of.right.size == half.block else None
+    if not isinstance(of, Split) or of.right.size != half.block or any(isinstance(n, Unfold) for n in of.left.walk()):
+        return None
+    return of.right
 
 
 def _volume(cut: Iterable[Coordinate]) -> Size:
@@ -227,7 +232,8 @@ class Search:
                 sides = [side for side in (a, b) if label in side]
                 others = [side for side in (a, b) if label not in side]
                 alone = not any(self._reductions(side) & self.leaves[label] & mask for side in others)
-                if alone and all(self._free(side, label) for side in sides):
+                alike = len({self.others[label] in side for side in sides}) == 1
+                if alone and alike and all(self._free(side, label) for side in sides):
                     a, b = (self._explode(side, label) if label in side else side for side in (a, b))
                     break
             else:

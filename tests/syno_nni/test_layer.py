@@ -10,6 +10,7 @@ import torch
 import syno_nni as sn
 from syno_nni.plan import optimize
 from syno_nni.plan.builder import Unreachable
+from syno_nni.plan.concrete import free_batch
 from syno_nni.plan.lowering import Lowering
 from syno_nni.plan.optimize import plans
 
@@ -71,6 +72,7 @@ def check_every_plan(op: sn.Operator, sizes: dict[str, int]) -> None:
     tensors = [torch.from_numpy(a) for a in (x, *weights)]
     found = plans(op, sizes)
     assert found
+    axis = batch.index if (batch := free_batch(op)) else 0
     for plan in found:
         assert plan.program(tensors[0], tensors[1:]).shape == want.shape
         assert error(plan.program(tensors[0], tensors[1:]), want) < 1e-9, f'{op}\n{plan}'
@@ -79,7 +81,7 @@ def check_every_plan(op: sn.Operator, sizes: dict[str, int]) -> None:
         if plan.batch:
             for size in (1, 3):
                 other = torch.cat([tensors[0]] * 3)[:size]
-                wide = np.concatenate([want] * 3)[:size]
+                wide = np.take(np.concatenate([want] * 3, axis), range(size), axis)
                 assert error(plan.program(other, tensors[1:]), wide) < 1e-9, f'batch {size}: {op}\n{plan}'
 
 
@@ -99,6 +101,17 @@ def test_a_split_of_digits_that_another_weight_has_whole() -> None:
     op = sn.Operator.parse('out[] = sum[r:3, a:g, c:C_in/g] in[(shift(r*g + a, -7)//k_1)*k_1 + (shift(r*g + a, -7)%k_1)]'
                            ' * w1[r] * w2[r*g + a] * w3[shift(r*g + a, -7)]')
     check_every_plan(op, {'C_in': 4, 'k_1': 2, 'g': 2})
+
+
+@pytest.mark.parametrize('formula', [
+    # The high part has a window, which counts although the remainder drops it.
+    'out[n:N, x:6, y:6] = sum[r:3, a:3] in[n, (unfold(r, y)*3 + unfold(a, x))%3]',
+    # One operand has both halves of the Merge, the other one of them.
+    'out[n:N, x:2] = sum[i:2] in[n, unfold((x*2 + i)%2, (x*2 + i)//2)]'
+    ' * w1[unfold((x*2 + i)%2, (x*2 + i)//2)] * w2[(x*2 + i)%2]',
+])
+def test_halves_of_a_merge(formula: str) -> None:
+    check_every_plan(sn.Operator.parse(formula), {'N': 2})
 
 
 def test_an_operator_without_an_order_that_can_be_lowered_runs_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
