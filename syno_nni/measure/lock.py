@@ -4,6 +4,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ try:
 except ImportError:  # not a POSIX system: nothing to lock with, and the noise flag has to do
     fcntl = None  # type: ignore[assignment]
 
+_held = threading.local()
 _log = logging.getLogger(__name__)
 
 PATIENCE_S = 60.0
@@ -32,9 +34,9 @@ def measurement_lock(patience_s: float = PATIENCE_S) -> Iterator[None]:
     """Wait for other measurements of this user to end, and keep new ones waiting.
 
     After ``patience_s`` seconds it goes on all the same, with a warning: a disturbed measurement calls itself noisy.
-    The system frees the lock at any kind of exit.
+    The system frees the lock at any kind of exit. A thread that holds it may take it again.
     """
-    if fcntl is None:
+    if fcntl is None or getattr(_held, 'by_this_thread', False):
         yield
         return
     with lock_path().open('a') as file:
@@ -44,7 +46,11 @@ def measurement_lock(patience_s: float = PATIENCE_S) -> Iterator[None]:
                 _log.warning('another measurement has held %s for %g s: measuring beside it', lock_path(), patience_s)
                 break
             time.sleep(0.05)
-        yield
+        _held.by_this_thread = True
+        try:
+            yield
+        finally:
+            _held.by_this_thread = False
 
 
 def _acquired(file: IO[str]) -> bool:

@@ -121,3 +121,21 @@ def test_waiting_ends(caplog: pytest.LogCaptureFixture) -> None:
         with measurement_lock(patience_s=0.1):
             pass
     assert 'measuring beside it' in caplog.text
+
+
+def test_a_thread_may_take_the_lock_again_and_others_still_wait() -> None:
+    order: list[str] = []
+
+    def other() -> None:
+        with measurement_lock():
+            order.append('other')
+
+    with measurement_lock():
+        waiting = threading.Thread(target=other)
+        waiting.start()
+        with measurement_lock(patience_s=0.0):
+            pass
+        time.sleep(0.2)
+        order.append('first')
+    waiting.join()
+    assert order == ['first', 'other']
