@@ -1,13 +1,12 @@
 """A synthesized operator as a torch module."""
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from .errors import GraphError
+from .fused_layer import FusedLayer, check_shape
 from .initialize import initialize
 from .plan.optimize import Plan, plans
 from .size import Binding
@@ -47,7 +46,7 @@ class SynthesizedLayer(nn.Module):
         Raises:
             GraphError: the input has another shape.
         """
-        _check_shape(x, self)
+        check_shape(x, self.plan, self.op.id)
         return self.plan.program(x, list(self.weights))
 
     def tune(self, **options: Any) -> SynthesizedLayer:
@@ -65,32 +64,3 @@ class SynthesizedLayer(nn.Module):
 
     def extra_repr(self) -> str:
         return f'{self.op}, sizes={self.sizes}'
-
-
-class FusedLayer(nn.Module):
-    """A plan with its constants: what is left of a `SynthesizedLayer` for inference."""
-
-    def __init__(self, plan: Plan, constants: Sequence[Tensor], name: str) -> None:
-        super().__init__()
-        self.plan = plan
-        self.name = name
-        self.constants = nn.ParameterList(nn.Parameter(c, requires_grad=False) for c in constants)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As the layer that it came from."""
-        _check_shape(x, self)
-        return self.plan.program(x, list(self.constants))
-
-    def extra_repr(self) -> str:
-        return self.name
-
-
-def _check_shape(x: Tensor, layer: SynthesizedLayer | FusedLayer) -> None:
-    plan = layer.plan
-    wanted = plan.program.shapes[0]
-    free = int(plan.batch)
-    if x.dim() != len(wanted) or tuple(x.shape[free:]) != wanted[free:]:
-        name = layer.op.id if isinstance(layer, SynthesizedLayer) else layer.name
-        shown = ', '.join(['any' if plan.batch else str(wanted[0]), *map(str, wanted[1:])])
-        raise GraphError(f'operator {name} was built for inputs of shape [{shown}], got {list(x.shape)}; build the '
-                         'layer for the sizes it will see')

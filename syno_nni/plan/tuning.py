@@ -74,7 +74,7 @@ def host_name() -> str:
 
 
 def _fastest(op: Operator, sizes: Binding, found: tuple[Plan, ...], runtime: str, seconds: float, threads: int) -> Plan:
-    from ..layer import FusedLayer
+    from ..fused_layer import FusedLayer
     from ..measure.lock import measurement_lock
     from ..measure.runtimes import time_in
     generator = torch.Generator().manual_seed(0)
