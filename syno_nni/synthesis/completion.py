@@ -76,7 +76,7 @@ class Completer:
         space = self.space
         limit = space.limits.steps if space.limits.steps >= 0 else max(UNBOUNDED_STEPS, min_steps)
         # Long operators are many and short ones few: drawn evenly, short ones would mostly be repeats.
-        target = max(min_steps, state.steps, 3 + round((limit - 3) * self.random.uniform() ** 0.5))
+        target = max(min_steps, state.steps, 3 + round((limit - 3) * self.random.uniform() ** (1 - space.complexity)))
         most = space.limits.weights if space.limits.weights >= 0 else 4
         # The more weights, the more ways there are to share the coordinates out.
         more = max(1, most - len(state.weights))

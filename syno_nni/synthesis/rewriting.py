@@ -3,19 +3,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from collections.abc import Iterator as Iter
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from typing import TypeVar
 
+import numpy as np
+
 from ..canonical import canonical_form
 from ..expr import Coordinate, Sum, substitute
 from ..operator import Operator
-from ..size import ONE, Binding, Size, product
+from ..size import ONE, Binding, Size
 
 EXACT, PERMUTATION = 'exact', 'exact up to channel permutation'
 MAX_REWRITES = 500
+# Sizes that are compared by value: so many variables, with such exponents.
+MAX_FACTORS = 3
+_EXPONENTS, _POSITIVE = (-2, -1, 1, 2, 3), (1, 2)
 T = TypeVar('T', bound=Coordinate)
 # For every coordinate, who uses it: (tensor, parent), with parent None where the tensor is indexed by it directly.
 Uses = dict[Coordinate, list[tuple[int, Coordinate | None]]]
@@ -23,11 +27,13 @@ Uses = dict[Coordinate, list[tuple[int, Coordinate | None]]]
 
 @dataclass(frozen=True)
 class Context:
-    """What a rule may know beside the operator: the bindings, and which dimensions have no order."""
+    """What a rule may know beside the operator: the bindings, which dimensions have no order, and which variables may
+    stand below a line."""
 
     bindings: tuple[Binding, ...] = ()
     unordered_inputs: frozenset[int] = frozenset()
     unordered_outputs: frozenset[int] = frozenset()
+    coefficients: frozenset[str] = frozenset()
 
     @cached_property
     def _quotients(self) -> dict[tuple[Size, Size], bool]:
@@ -50,70 +56,47 @@ class Context:
         """The size with the fewest factors that has the same value at every binding; ``size`` itself without any."""
         found = self._simplest.get(size)
         if found is None:
-            found = self._simplest[size] = min((size, *self._equals(size)), key=_complexity)
+            other = self._by_value.get(self._value(size)) if self.bindings and size.coefficient == 1 else None
+            found = self._simplest[size] = size if other is None else min(size, other, key=self._complexity)
         return found
 
-    def _equals(self, size: Size) -> Iter[Size]:
-        """Sizes with the same value at every binding, as far as small powers of the relations lead."""
-        for exponents in itertools.product((-2, -1, 0, 1, 2), repeat=len(self._units)):
-            other = product((size, *(unit ** e for unit, e in zip(self._units, exponents))))
-            whole = all(e >= 0 or v in self._constant for v, e in other.powers)
-            if other.is_one or (whole and any(e > 0 for _, e in other.powers)):
-                yield other
+    def _value(self, size: Size) -> tuple[Fraction, ...] | None:
+        """The value at every binding; None where a variable has none."""
+        return tuple(size.ratios(self.bindings)) if all(v in self.bindings[0] for v, _ in size.powers) else None
 
     @cached_property
-    def _constant(self) -> frozenset[str]:
-        """Variables that stand below a line in some unit relation, or have one value everywhere."""
-        first = self.bindings[0] if self.bindings else {}
-        return frozenset(v for v in first if all(b[v] == first[v] for b in self.bindings))
+    def _by_value(self) -> dict[tuple[Fraction, ...] | None, Size]:
+        """For values that several sizes have, the simplest of the sizes. All of up to three variables with small exponents
+        are compared, by the exponents of their prime factors at every binding."""
+        names = sorted(self.bindings[0])
+        rows = []
+        for count in range(MAX_FACTORS + 1):
+            for chosen in itertools.combinations(range(len(names)), count):
+                ranges = [_EXPONENTS if names[n] in self.coefficients else _POSITIVE for n in chosen]
+                for exponents in itertools.product(*ranges):
+                    row = [0] * len(names)
+                    for n, e in zip(chosen, exponents):
+                        row[n] = e
+                    if not count or max(exponents) > 0:
+                        rows.append(row)
+        _, group, counts = np.unique(np.array(rows) @ self._primes(names), axis=0, return_inverse=True, return_counts=True)
+        members: dict[int, list[Size]] = {}
+        for at in np.nonzero(counts[group.ravel()] > 1)[0].tolist():
+            members.setdefault(int(group.ravel()[at]), []).append(ONE * Size(zip(names, rows[at])))
+        simplest = (min(sizes, key=self._complexity) for sizes in members.values())
+        return {self._value(size): size for size in simplest}
 
-    @cached_property
-    def _units(self) -> tuple[Size, ...]:
-        """Monomials that are 1 at every binding: the relations between the variables."""
-        return unit_monomials(self.bindings)
+    def _primes(self, names: Sequence[str]) -> np.ndarray:
+        """How often every prime divides every variable (rows) at every binding."""
+        factors = [[_factors(b[name]) for b in self.bindings] for name in names]
+        primes = sorted({p for row in factors for each in row for p in each})
+        return np.array([[each.get(p, 0) for each in row for p in primes] for row in factors], dtype=np.int64)
 
-
-def _complexity(size: Size) -> tuple:
-    return sum(abs(e) for _, e in size.powers), sum(e < 0 for _, e in size.powers), size.sort_key
-
-
-def unit_monomials(bindings: Sequence[Binding]) -> tuple[Size, ...]:
-    """Monomials of the variables that are 1 at every binding; all others are products of their rational powers."""
-    if not bindings:
-        return ()
-    names = sorted(bindings[0])
-    rows: list[list[Fraction]] = []
-    for binding in bindings:
-        factors = [_factors(binding[name]) for name in names]
-        for prime in sorted(set().union(*factors)):
-            rows.append([Fraction(f.get(prime, 0)) for f in factors])
-    pivots: list[tuple[int, list[Fraction]]] = []
-    for row in rows:
-        for column, pivot in pivots:
-            row = [a - row[column] * b for a, b in zip(row, pivot)]
-        lead = next((n for n, a in enumerate(row) if a), None)
-        if lead is not None:
-            row = [a / row[lead] for a in row]
-            pivots = [(c, [a - p[lead] * b for a, b in zip(p, row)]) for c, p in pivots] + [(lead, row)]
-    found = []
-    for free in set(range(len(names))) - {column for column, _ in pivots}:
-        vector = [Fraction(0)] * len(names)
-        vector[free] = Fraction(1)
-        for column, pivot in pivots:
-            vector[column] = -pivot[free]
-        scale = 1
-        for value in vector:
-            scale = scale * value.denominator // _gcd(scale, value.denominator)
-        exponents = [int(v * scale) for v in vector]
-        if max(map(abs, exponents)) <= 8:
-            found.append(ONE * Size(zip(names, exponents)))
-    return tuple(sorted(found))
-
-
-def _gcd(a: int, b: int) -> int:
-    while b:
-        a, b = b, a % b
-    return a
+    def _complexity(self, size: Size) -> tuple:
+        exponents = [abs(e) for _, e in size.powers]
+        # High powers after the sum: g/s^2 rather than s^3 keeps within the budgets of the variables.
+        return (sum(exponents), max(exponents, default=0), sum(e < 0 for _, e in size.powers),
+                sum(v not in self.coefficients for v, _ in size.powers), size.sort_key)
 
 
 def _factors(number: int) -> dict[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Iterator as Iter
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from .weighing import Weighing
 UNBOUNDED = 99
 MAX_ITEMS = 100_000
 MAX_WEIGHTS = 8  # what an operator may have at all
+COMPLEXITY = 0.65
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class OperatorSpace:
         unordered_inputs, unordered_outputs: positions of dimensions whose order does not matter (channels).
         layer: the operator replaced; budgets are relative to it.
         macs_ratio, params_ratio: allowed range of MACs and params, summed over all bindings, relative to ``layer``.
+        complexity: what sampling prefers, from 0 (every number of steps alike) to 1 (as many steps as the limits allow).
 
     Raises:
         SpaceError: the space is impossible; says why.
@@ -68,7 +71,8 @@ class OperatorSpace:
                  bindings: Sequence[Binding] | None = None, default_bindings: Sequence[Binding] = (),
                  tied: Mapping[int, int] | None = None, unordered_inputs: Iterable[int] = (),
                  unordered_outputs: Iterable[int] = (), layer: Operator | None = None, limits: Limits | None = None,
-                 macs_ratio: tuple[float, float] | None = None, params_ratio: tuple[float, float] | None = None) -> None:
+                 macs_ratio: tuple[float, float] | None = None, params_ratio: tuple[float, float] | None = None,
+                 complexity: float = COMPLEXITY) -> None:
         self.inputs = tuple(Size.of(s) for s in inputs)
         self.outputs = tuple(Size.of(s) for s in outputs)
         self.variables = tuple(variables)
@@ -80,9 +84,13 @@ class OperatorSpace:
             default_bindings, variables)
         self.macs_ratio = _range('macs_ratio', macs_ratio)
         self.params_ratio = _range('params_ratio', params_ratio)
+        if isinstance(complexity, bool) or not isinstance(complexity, (int, float)) or not 0 <= complexity <= 1:
+            raise SpaceError(f'complexity must be a number from 0 (short ones too) to 1 (long ones only), got {complexity!r}')
+        self.complexity = complexity
         self.unordered_inputs = frozenset(unordered_inputs)
         self.unordered_outputs = frozenset(unordered_outputs)
-        self.context = Context(self.bindings, self.unordered_inputs, self.unordered_outputs)
+        self.context = Context(self.bindings, self.unordered_inputs, self.unordered_outputs,
+                               frozenset(v.name for v in self.variables if not v.primary))
         self.wanted = tuple(s for i, s in enumerate(self.inputs) if i not in self.tied.values())
         self.domain = SizeDomain(self.variables, self.bindings, self.limits, self.wanted)
         self.distance = ShapeDistance(self.domain, self.wanted)
@@ -91,13 +99,14 @@ class OperatorSpace:
         self.options: dict[tuple, tuple] = {}
         self._items: dict[Coordinate, Item] = {}
         self._roles: dict[Size, int] = {}
+        self._volumes: dict[tuple[Size, ...], float] = {}
         self._check_possible()
 
     # ---- declaring ----
 
     @classmethod
     def preset(cls, name: str, *, bindings: Sequence[Binding] | None = None, macs_ratio: tuple[float, float] | None = None,
-               params_ratio: tuple[float, float] | None = None, **limits: Any) -> OperatorSpace:
+               params_ratio: tuple[float, float] | None = None, complexity: float = COMPLEXITY, **limits: Any) -> OperatorSpace:
         """A ready-made space (see `syno_nni.synthesis.presets`), with some limits changed by name.
 
         Without ``bindings``, sampling and budgets use the preset's own, and ``contains`` checks no other numbers.
@@ -110,7 +119,7 @@ class OperatorSpace:
         return cls(preset.inputs, preset.outputs, preset.variables, bindings=bindings, default_bindings=preset.bindings,
                    tied=preset.tied, unordered_inputs=preset.unordered_inputs, unordered_outputs=preset.unordered_outputs,
                    layer=Operator.parse(preset.layer), limits=Limits().updated({**preset.limits, **limits}),
-                   macs_ratio=macs_ratio, params_ratio=params_ratio)
+                   macs_ratio=macs_ratio, params_ratio=params_ratio, complexity=complexity)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> OperatorSpace:
@@ -154,8 +163,8 @@ class OperatorSpace:
         reads = sum(math.prod(s.value(b) for s in self.inputs) for b in self.bindings)
         if self.macs_ratio:
             # Every element of the input is multiplied or added at least once, unless strides skip some.
-            least = reads / self._layer_macs if self.limits.strides == 0 else 0.0
-            most = weights * sum(o * r for o, r in zip(self._output_elements, reduced)) / self._layer_macs
+            least = reads / self.layer_macs if self.limits.strides == 0 else 0.0
+            most = weights * sum(o * r for o, r in zip(self._output_elements, reduced)) / self.layer_macs
             self._check_range('macs_ratio', self.macs_ratio, least, most)
         if self.params_ratio:
             least = rules.min_weight * len(self.bindings) / self._layer_params
@@ -226,7 +235,8 @@ class OperatorSpace:
                 yield f'macs_ratio: the MACs are {ratio:.3f} of the layers replaced, allowed is {self.macs_ratio}'
 
     @cached_property
-    def _layer_macs(self) -> int:
+    def layer_macs(self) -> int:
+        """The MACs of the layers replaced, summed over all bindings."""
         return sum(self.layer.macs(b) for b in self.bindings)
 
     @cached_property
@@ -235,14 +245,20 @@ class OperatorSpace:
 
     def macs_over_layer(self, op: Operator) -> float:
         """MACs relative to the layers replaced, summed over all bindings."""
-        return sum(op.macs(b) for b in self.bindings) / self._layer_macs
+        return sum(count * op.macs(b) for b, count in self._counted_bindings) / self.layer_macs
 
     def volume_over_layer(self, reductions: Iterable[Size]) -> float:
         """Products of output elements and reductions, summed over all bindings, relative to the MACs of the layers."""
-        volumes = self._output_elements
-        for size in reductions:
-            volumes = [v * r for v, r in zip(volumes, self.domain.ratios(size))]
-        return float(sum(volumes)) / self._layer_macs
+        key = tuple(reductions)
+        found = self._volumes.get(key)
+        if found is None:
+            if len(self._volumes) >= MAX_ITEMS:
+                self._volumes.clear()
+            volumes = self._output_elements
+            for size in key:
+                volumes = [v * r for v, r in zip(volumes, self.domain.ratios(size))]
+            found = self._volumes[key] = float(sum(volumes)) / self.layer_macs
+        return found
 
     @cached_property
     def _output_elements(self) -> list[int]:
@@ -265,7 +281,13 @@ class OperatorSpace:
 
     def params_over_layer(self, op: Operator) -> float:
         """Params relative to the layers replaced, summed over all bindings."""
-        return sum(op.params(b) for b in self.bindings) / self._layer_params
+        return sum(count * op.params(b) for b, count in self._counted_bindings) / self._layer_params
+
+    @cached_property
+    def _counted_bindings(self) -> tuple[tuple[Binding, int], ...]:
+        """The different bindings, and how many slots have each."""
+        counts = Counter(tuple(b.items()) for b in self.bindings)
+        return tuple((dict(items), count) for items, count in counts.items())
 
     # ---- the construction tree ----
 
@@ -484,7 +506,8 @@ class OperatorSpace:
         return OperatorSpace(
             self.inputs, self.outputs, self.variables, bindings=self.bindings or None, tied=self.tied,
             unordered_inputs=self.unordered_inputs, unordered_outputs=self.unordered_outputs, layer=self.layer,
-            limits=self.limits.updated({'steps': limit}), macs_ratio=self.macs_ratio, params_ratio=self.params_ratio)
+            limits=self.limits.updated({'steps': limit}), macs_ratio=self.macs_ratio, params_ratio=self.params_ratio,
+            complexity=self.complexity)
 
 
 def _bounded(limit: int) -> int:

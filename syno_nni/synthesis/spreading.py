@@ -1,11 +1,12 @@
 """Random weights for one data graph: spreads the coordinates that may index weights over a number of weights."""
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..expr import Coordinate, MergeLeft, MergeRight, Split, Sum, Unfold
+from ..expr import Coordinate, Iterator, MergeLeft, MergeRight, Out, Split, Sum, Unfold
 from .construction import Finish, State, Weigh
 from .digits import determined
 from .weighing import compatible
@@ -29,6 +30,55 @@ class _Candidate(NamedTuple):
     clashes: int                           # the candidates that cannot stand beside it, as a bit set
 
 
+class MacsBound:
+    """An upper bound of the MACs of a data graph with weights, relative to the layers replaced: those of contracting one
+    weight after another over plain iterators. Most weights drawn make the MACs too low, which the bound tells far quicker
+    than the search for the cheapest order."""
+
+    def __init__(self, space: OperatorSpace, state: State) -> None:
+        self.space, self.weights = space, state.weights
+        leaves: list[Iterator] = [*(Out(i, s) for i, s in enumerate(state.outputs)),
+                                  *(Sum(i, s) for i, s in enumerate(state.reductions))]
+        self.bits = {leaf: 1 << n for n, leaf in enumerate(leaves)}
+        self.sums = sum(self.bits[leaf] for leaf in leaves if isinstance(leaf, Sum))
+        self.extents = [space.domain.ratios(leaf.size) for leaf in leaves]
+        self.data = self._leaves(state.inputs)
+        self.volumes: dict[int, float] = {}
+
+    def __call__(self, weights: Sequence[Sequence[Coordinate]]) -> float:
+        masks = [self._leaves(w) for w in (*self.weights, *weights)]
+        return min(map(self._chain, itertools.permutations(masks)))
+
+    def _chain(self, masks: Sequence[int]) -> float:
+        """Contracts the data with the weights in order; what nothing later uses is summed first."""
+        total, data = 0.0, self.data
+        later = [0]
+        for mask in reversed(masks):
+            later.append(later[-1] | mask)
+        if (private := data & self.sums & ~later[-1]):
+            total += self._volume(data)
+            data &= ~private
+        for mask, rest in zip(masks, reversed(later[:-1])):
+            data |= mask
+            total += self._volume(data)
+            data &= ~(self.sums & ~rest)
+        return total
+
+    def _leaves(self, coordinates: Sequence[Coordinate]) -> int:
+        mask = 0
+        for c in coordinates:
+            for leaf in c.iterators():
+                mask |= self.bits[leaf]
+        return mask
+
+    def _volume(self, mask: int) -> float:
+        found = self.volumes.get(mask)
+        if found is None:
+            chosen = [row for n, row in enumerate(self.extents) if mask >> n & 1]
+            found = self.volumes[mask] = float(sum(map(math.prod, zip(*chosen)))) / self.space.layer_macs
+        return found
+
+
 class Spreading:
     """Draws weights for a state of stage weigh. ``count``: how many weights to add."""
 
@@ -39,6 +89,7 @@ class Spreading:
         self.budget = self._budget()
         self.candidates = self._candidates()
         self.single = self._single_pairs()
+        self._bound = MacsBound(space, state) if space.macs_ratio and space.bindings else None
         self._rank_bits = sum(1 << n for n, c in enumerate(self.candidates) if c.node in self.ranks)
 
     def _budget(self) -> dict[str, int]:
@@ -86,6 +137,8 @@ class Spreading:
         if sum(not determined(p, given) for p in self.parts) > max(0, self.space.limits.repeats):
             return None
         state = self.state
+        if self._bound and self._bound(weights) < self.space.macs_ratio[0]:
+            return None
         for weight in weights:
             state = Weigh(weight).apply(state)
         return None if self.space.steps_left(state) < 0 else Finish().apply(state)
