@@ -26,9 +26,10 @@ from nni.nas.execution.event import FinalMetricEvent, IntermediateMetricEvent, M
 from nni.nas.space import ExecutableModelSpace, ModelStatus
 from nni.nas.strategy import Strategy
 
-from syno_nni.errors import EngineError, SpaceError
+from syno_nni.errors import EngineError, SpaceError, SynoError
 from syno_nni.nas.mutable import KEEP, OperatorChoice
 from syno_nni.nas.signals import shielded
+from syno_nni.nas.stages import Reference
 from syno_nni.records import Abandoned, Error, ErrorKind, Intermediate, Record
 from syno_nni.run_state import BASELINE, RunState
 
@@ -63,8 +64,8 @@ class SynoStrategy(Strategy):
 
     Args:
         seed: of all random decisions.
-        max_trials: how many proposals to evaluate, failures included; the baseline does not count. None: as many as
-            the engine allows.
+        max_trials: how many proposals to evaluate, failures included; the baseline does not count, nor what a filter
+            rejects before a trial is started. None: as many as the engine allows.
         concurrency: how many candidates may be in flight.
         max_duration_s: seconds after which nothing is awaited any more. Candidates in flight then stay so in the
             journal, to be taken up when the search resumes.
@@ -72,13 +73,14 @@ class SynoStrategy(Strategy):
             stops waiting some time later.
         baseline: whether to evaluate the sample that keeps every layer first; the search fails if that fails.
         journal: gets every record, from several threads but one at a time.
-        max_attempts: how often a candidate may be in flight when the search is killed, before it counts as the cause.
+        max_attempts: how often a candidate may be in flight when the search is killed, before it counts as the cause and
+            is recorded as ``lost``. None where evaluations have processes of their own: they cannot be the cause.
         patience: how many proposals in a row may be known already before the space counts as exhausted.
     """
 
     def __init__(self, *, seed: int = 0, max_trials: int | None = None, concurrency: int = 1,
                  max_duration_s: float | None = None, max_trial_duration_s: float | None = None,
-                 baseline: bool = True, journal: RecordSink | None = None, max_attempts: int = 2,
+                 baseline: bool = True, journal: RecordSink | None = None, max_attempts: int | None = 3,
                  patience: int = 200) -> None:
         super().__init__()
         self.seed = seed
@@ -105,6 +107,8 @@ class SynoStrategy(Strategy):
         self._waiting: list[Candidate] = []
         self._past: list[Outcome] = []
         self._next = 1
+        self._unstarted = 0
+        self._curve: list[float] = []
         self._exhausted = False
         self._silence = 0
         self._broken: Exception | None = None
@@ -128,8 +132,13 @@ class SynoStrategy(Strategy):
         :attr:`history`; when a search resumes, for every outcome of the past first."""
 
     def is_known(self, sample: Mapping[str, str]) -> bool:
-        """Whether the sample, or an equal one, was proposed before."""
-        return sample_id(sample) in self._known
+        """Whether the sample, or an equal one, was proposed before. What is no operator counts as known: a fault of a
+        space must not end a search."""
+        try:
+            return sample_id(sample) in self._known
+        except SynoError as error:
+            _log.info('skipped a proposal: %s: %s', error, dict(sample))
+            return True
 
     # --- state -------------------------------------------------------------------------------------------------------
 
@@ -137,6 +146,8 @@ class SynoStrategy(Strategy):
         """Go on from what a journal holds. To be called before the strategy runs."""
         ended = [c for c in state.candidates.values() if c.status in ('succeeded', 'failed')]
         self._past = [Outcome.of_run(c) for c in sorted(ended, key=lambda c: (c.ended_at or 0, c.number))]
+        if state.baseline is not None:
+            self._curve = list(state.baseline.curve)
         for old in sorted(state.in_flight, key=lambda c: c.number):
             candidate = Candidate.of_run(old)
             self._attempts[candidate.number] = old.attempts
@@ -166,6 +177,36 @@ class SynoStrategy(Strategy):
         for candidate in [o.candidate for o in self._past] + self._waiting:
             self._known.add(candidate.id)
             self._next = max(self._next, candidate.number + 1)
+
+    # --- without an engine: whoever evaluates asks and tells ---------------------------------------------------------
+
+    def begin(self, choices: Mapping[str, OperatorChoice]) -> list[Candidate]:
+        """Begin, in the place of ``initialize`` and ``run``, and return the candidates that were in flight when the
+        state to go on from (:meth:`restore`) was left: whoever evaluates may have kept them. :meth:`ask` does not
+        return them."""
+        with self._lock:
+            self.choices = dict(choices)
+            self._begin()
+            left = [c for c in self._waiting if c.number in self._attempts]
+            self._waiting = [c for c in self._waiting if c.number not in self._attempts]
+            return left
+
+    def ask(self) -> Candidate | None:
+        """The next candidate to evaluate, the baseline first; None when there is nothing new. It is on record then."""
+        with self._lock:
+            candidate = self._next_candidate()
+            if candidate is not None:
+                self._record_submission(candidate)
+            return candidate
+
+    def tell(self, outcome: Outcome) -> None:
+        """Learn how the evaluation of a candidate ended.
+
+        Raises:
+            EngineError: the baseline failed.
+        """
+        with self._lock:
+            self._conclude(outcome)
 
     # --- NNI's protocol ----------------------------------------------------------------------------------------------
 
@@ -229,7 +270,7 @@ class SynoStrategy(Strategy):
                 if not candidate.is_baseline:
                     self.expect(candidate)
                 attempts = self._attempts.get(candidate.number, 0)
-                if attempts >= self.max_attempts:
+                if self.max_attempts is not None and attempts >= self.max_attempts:
                     self._waiting.remove(candidate)
                     self._conclude(Outcome.failed(candidate, 'lost', f'the search was killed {attempts} times while '
                                                   'this candidate was evaluated'))
@@ -240,7 +281,7 @@ class SynoStrategy(Strategy):
     # --- submitting --------------------------------------------------------------------------------------------------
 
     def _more_to_come(self) -> bool:
-        within = self.max_trials is None or self._next <= self.max_trials
+        within = self.max_trials is None or self._next - self._unstarted <= self.max_trials
         return bool(self._waiting or (within and not self._exhausted)) and self._budget_available()
 
     def _may_submit(self) -> bool:
@@ -274,11 +315,14 @@ class SynoStrategy(Strategy):
     def _submit(self, candidate: Candidate) -> None:
         model = self.model_space.freeze(dict(candidate.sample))
         with self._lock, shielded():
-            attempt = self._attempts[candidate.number] = self._attempts.get(candidate.number, 0) + 1
-            self._append(candidate.submitted(attempt, self.seed))
+            self._record_submission(candidate)
             self._flights[model] = _Flight(candidate, time.monotonic())
         # Without the lock: an in-process engine evaluates within this call.
         self.engine.submit_models(model)
+
+    def _record_submission(self, candidate: Candidate) -> None:
+        attempt = self._attempts[candidate.number] = self._attempts.get(candidate.number, 0) + 1
+        self._append(candidate.submitted(attempt, self.seed))
 
     def _give_up_overdue(self, now: float) -> None:
         if self.max_trial_duration_s is None:
@@ -325,6 +369,8 @@ class SynoStrategy(Strategy):
             metrics = _make_fit(event)
             flight = self._flights.get(event.model)
             if flight is not None and not unusable(metrics):
+                if flight.candidate.is_baseline and 'accuracy' in metrics:
+                    self._curve.append(metrics['accuracy'])
                 self._append(Intermediate(number=flight.candidate.number, id=flight.candidate.id, metrics=metrics))
 
     def _on_end(self, event: TrainingEndEvent) -> None:
@@ -341,7 +387,8 @@ class SynoStrategy(Strategy):
 
         if status == ModelStatus.Invalid:
             report = flight.report if isinstance(flight.report, dict) else {}
-            return failed('rejected', str(report.get('message', 'refused by a filter')))
+            return Outcome.judge(flight.candidate, {'message': 'refused by a filter', **report, 'failure': 'rejected'},
+                                 seconds)
         if flight.has_report:
             outcome = Outcome.judge(flight.candidate, flight.report, seconds)
             if outcome.error or status == ModelStatus.Trained:
@@ -368,8 +415,22 @@ class SynoStrategy(Strategy):
 
     def _learn(self, outcome: Outcome) -> None:
         self.history.append(outcome)
-        if not outcome.candidate.is_baseline:
-            self.observe(outcome)
+        if outcome.candidate.is_baseline:
+            self._share_baseline()
+            return
+        self._unstarted += not outcome.started
+        self.observe(outcome)
+
+    @property
+    def reference(self) -> Reference:
+        """What the original model reached, for stopping those that fall behind; empty until it is known."""
+        baseline = next((o for o in self.history if o.candidate.is_baseline), None)
+        return Reference(baseline.metrics.get('proxy_accuracy'), tuple(self._curve)) if baseline else Reference()
+
+    def _share_baseline(self) -> None:
+        evaluator = getattr(getattr(self, '_model_space', None), 'evaluator', None)
+        if hasattr(evaluator, 'reference'):
+            evaluator.reference = self.reference
 
     def _append(self, record: Record) -> None:
         if self.journal is not None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from syno_nni.nas.mutable import KEEP
@@ -69,7 +70,8 @@ def sample_id(sample: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the evaluation of a candidate ended: with ``metrics``, or with the ``error`` that left it without."""
+    """How the evaluation of a candidate ended: with ``metrics``, or with the ``error`` that ended it before. What was
+    known by then, such as the latency of a candidate that was rejected for it, is in ``metrics`` all the same."""
     candidate: Candidate
     metrics: Mapping[str, Any] = field(default_factory=dict)
     error: Error | None = None
@@ -80,6 +82,11 @@ class Outcome:
         """The number to maximise; None after a failure."""
         return None if self.error else float(self.metrics['default'])
 
+    @property
+    def started(self) -> bool:
+        """Whether a trial was started; not if a filter rejected the candidate before."""
+        return not (self.error and self.error.kind == 'rejected' and self.metrics.get('stage') == 'size')
+
     def record(self) -> Finished:
         """The journal record."""
         return Finished(number=self.candidate.number, id=self.candidate.id,
@@ -87,9 +94,10 @@ class Outcome:
                         duration_s=None if self.duration_s is None else round(self.duration_s, 3))
 
     @classmethod
-    def failed(cls, candidate: Candidate, kind: ErrorKind, message: str, duration_s: float | None = None) -> Outcome:
-        """An outcome without metrics."""
-        return cls(candidate, error=Error(kind=kind, message=message), duration_s=duration_s)
+    def failed(cls, candidate: Candidate, kind: ErrorKind, message: str, duration_s: float | None = None,
+               metrics: Mapping[str, Any] = MappingProxyType({})) -> Outcome:
+        """An outcome without a result."""
+        return cls(candidate, metrics, Error(kind=kind, message=message), duration_s)
 
     @classmethod
     def of_run(cls, candidate: RunCandidate) -> Outcome:
@@ -100,8 +108,10 @@ class Outcome:
     def judge(cls, candidate: Candidate, report: Any, duration_s: float | None = None) -> Outcome:
         """The outcome of an evaluation that reported ``report``: usable metrics, its own failure, or nonsense."""
         if isinstance(report, Mapping) and 'failure' in report:
-            kind = 'timeout' if report['failure'] == 'timeout' else 'exception'
-            return cls.failed(candidate, kind, str(report.get('message', '')), duration_s)
+            kind = report['failure'] if report['failure'] in ('timeout', 'rejected') else 'exception'
+            known = {k: v for k, v in plain(report).items() if k not in ('default', 'failure', 'message')}
+            return cls.failed(candidate, kind, str(report.get('message', '')), duration_s,
+                              {} if unusable({**known, 'default': 0}) else known)
         metrics = plain(report if isinstance(report, Mapping) else {'default': report})
         problem = unusable(metrics)
         if problem:

@@ -140,11 +140,18 @@ class StrategyConfig(_Section):
 
 
 class EvaluationConfig(_Section):
-    """The training recipe that the baseline and every candidate share.
+    """The training recipe that the baseline and every candidate share, and what comes before it.
 
     ``learningRate`` is the peak of the schedule; ``threads`` the CPU threads of one trial (None: torch's default).
+
+    With ``proxyEpochs`` a short training comes first, on ``proxySamples`` images (None: all). A candidate that is more
+    than ``stopBelow`` less accurate than the original model, after the short training or at any epoch of the full one,
+    is stopped. None: no candidate is stopped.
     """
     epochs: Count = 3
+    proxy_epochs: Whole = 0
+    proxy_samples: Count | None = None
+    stop_below: Fraction | None = None
     optimizer: Literal['sgd', 'adam', 'adamw'] = 'adamw'
     learning_rate: Positive = 2e-3
     weight_decay: Weight = 0.01
@@ -172,10 +179,18 @@ class LatencyConfig(_Section):
 
 
 class ObjectiveConfig(_Section):
-    """What ``default``, the number that NNI maximises, is made of; see :meth:`score`."""
+    """What ``default``, the number that NNI maximises, is made of (see :meth:`score`), and hard limits.
+
+    A candidate beyond ``maxMacs``, ``maxParams``, ``maxLatencyMs`` or ``minSpeedup`` is rejected before it is trained;
+    the first two before a trial is started. They hold for the whole model: multiply-accumulates of one image,
+    parameters, milliseconds, times the original model's speed.
+    """
     accuracy_weight: Weight = 1.0
     speedup_weight: Weight = 0.05
     max_latency_ms: Positive | None = None
+    min_speedup: Positive | None = None
+    max_macs: Count | None = None
+    max_params: Count | None = None
     min_accuracy: Fraction | None = None
 
     @model_validator(mode='after')
@@ -195,12 +210,38 @@ class ObjectiveConfig(_Section):
         score -= self.min_accuracy is not None and accuracy < self.min_accuracy
         return score
 
+    def too_large(self, macs: float, params: float) -> str | None:
+        """Why a model of this size is out of bounds, or None."""
+        for name, value, limit in (('MACs', macs, self.max_macs), ('parameters', params, self.max_params)):
+            if limit is not None and value > limit:
+                return f'{value:.0f} {name}, allowed are {limit} (objective.max{"Macs" if name == "MACs" else "Params"})'
+        return None
+
+    def too_slow(self, latency_ms: float, speedup: float) -> str | None:
+        """Why a model of this speed is out of bounds, or None."""
+        if self.max_latency_ms is not None and latency_ms > self.max_latency_ms:
+            return f'{latency_ms:.3g} ms, allowed are {self.max_latency_ms:g} (objective.maxLatencyMs)'
+        if self.min_speedup is not None and speedup < self.min_speedup:
+            return f'speedup {speedup:.3g}, wanted are {self.min_speedup:g} (objective.minSpeedup)'
+        return None
+
+
+class MachineConfig(_Section):
+    """A machine that trials run on, reached by SSH with a key. ``pythonPath`` is the folder of the Python interpreter
+    there, which has syno-nni installed; None: the one that the shell finds."""
+    host: Text
+    port: Annotated[Count, Field(le=65535)] = 22
+    user: Text
+    ssh_key_file: Text = '~/.ssh/id_rsa'
+    python_path: Text | None = None
+
 
 class SearchConfig(_Section):
     """A whole experiment. Durations are seconds or NNI's notation (``10m``).
 
     ``engine: sequential`` runs in this process, without NNI's manager; ``local`` uses NNI's local training service
-    with its web UI on ``port``. ``runDirectory`` defaults to a new folder in ``runs/``.
+    with its web UI on ``port``; ``remote`` runs the trials on the machines of ``machineList``, which reach NNI's manager
+    at ``nniManagerIp``. ``runDirectory`` defaults to a new folder in ``runs/``.
     """
     experiment_name: Annotated[Text, Field(max_length=100, pattern=r'^[\w.][\w. -]*$')] = 'search'
     model: ModelConfig
@@ -211,13 +252,21 @@ class SearchConfig(_Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     latency: LatencyConfig = LatencyConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
-    engine: Literal['sequential', 'local'] = 'local'
+    engine: Literal['sequential', 'local', 'remote'] = 'local'
     port: Annotated[Count, Field(le=65535)] = 8080
+    machine_list: tuple[MachineConfig, ...] = ()
+    nni_manager_ip: Text = '127.0.0.1'
     max_trial_number: Count = 12
     max_experiment_duration: Duration | None = None
     max_trial_duration: Duration | None = None
     trial_concurrency: Count = 1
     run_directory: Text | None = None
+
+    @model_validator(mode='after')
+    def _has_machines(self) -> SearchConfig:
+        if self.engine == 'remote' and not self.machine_list:
+            raise ValueError('engine: remote needs machineList, such as [{host: 10.0.0.5, user: me}]')
+        return self
 
     @classmethod
     def from_dict(cls, data: Any, source: str = 'configuration') -> SearchConfig:
@@ -265,7 +314,7 @@ class SearchConfig(_Section):
 
 
 _FREE_TO_CHANGE = ('engine', 'port', 'max_trial_number', 'max_experiment_duration', 'max_trial_duration',
-                   'trial_concurrency', 'run_directory')
+                   'trial_concurrency', 'run_directory', 'machine_list', 'nni_manager_ip')
 
 
 def load_config(path: str | Path | None = None) -> SearchConfig:
@@ -277,7 +326,24 @@ def load_config(path: str | Path | None = None) -> SearchConfig:
     if path is None:
         text = resources.files('syno_nni.examples').joinpath(DEFAULT_CONFIG).read_text(encoding='utf-8')
         return SearchConfig.from_dict(parse_yaml(text, DEFAULT_CONFIG), DEFAULT_CONFIG)
-    return SearchConfig.from_dict(parse_yaml(_read(Path(path)), str(path)), str(path))
+    data = load_yaml(path)
+    if is_nnictl_file(data):
+        raise ConfigError(f'{path}: this file is for nnictl: syno-nni nnictl create --config {path}')
+    return SearchConfig.from_dict(data, str(path))
+
+
+def load_yaml(path: str | Path) -> Any:
+    """The plain data in a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, or is no plain YAML.
+    """
+    return parse_yaml(_read(Path(path)), str(path))
+
+
+def is_nnictl_file(data: Any) -> bool:
+    """Whether plain data looks like a file for ``nnictl create`` and not for ``syno-nni search``."""
+    return isinstance(data, Mapping) and bool({'tuner', 'trialCommand', 'trainingService'} & data.keys())
 
 
 def parse_yaml(text: str, source: str) -> Any:
@@ -374,6 +440,9 @@ _WANTED = {
 def _section_at(path: tuple[Any, ...]) -> type[BaseModel]:
     section: type[BaseModel] = SearchConfig
     for part in path:
+        if isinstance(part, int):  # an item of machineList
+            section = MachineConfig
+            continue
         annotation = next(f.annotation for name, f in section.model_fields.items() if part in (name, to_camel(name)))
         section = annotation  # type: ignore[assignment]
     return section

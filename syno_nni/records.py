@@ -35,7 +35,7 @@ Metrics = Annotated[dict[str, JsonValue], BeforeValidator(_plain), AfterValidato
 
 ErrorKind = Literal['exception', 'timeout', 'died', 'invalid-metric', 'rejected', 'lost']
 """Why a candidate has no result: its evaluation raised, took too long, or its process vanished; its metrics are
-unusable; a filter refused it before training; or the search was killed twice while it ran."""
+unusable; a stage of its evaluation found it not worth the next; or the search was killed three times while it ran."""
 
 
 Number = Annotated[int, Field(ge=0)]

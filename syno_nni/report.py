@@ -18,6 +18,7 @@ from .config import SearchConfig
 from .errors import JournalError
 from .plots import convergence_png, latency_conditions, pareto_png
 from .run_state import Candidate, RunState
+from .stage_costs import rank_correlations, rejected_by, stage_costs
 from .text import columns, duration, one_line, quantity
 
 _HEAD = ('candidate', 'val. accuracy', 'latency ms', 'speedup', 'MACs', 'params', 'formula')
@@ -73,10 +74,26 @@ def html_report(state: RunState, pareto: bytes | None = None, convergence: bytes
         parts += ['<h2>Failures</h2>', _html_rows(('candidate', 'reason', 'message', 'formula'), (
             (c.id, c.error.kind if c.error else '', c.error.message if c.error else '', c.formula)
             for c in state.failed))]
+    parts += _stages(state)
     parts += ['<h2>Conditions</h2>', _html_rows(('what', 'value'), _conditions(state)),
               '<details><summary>Configuration</summary>', f'<pre>{html.escape(_config_yaml(state))}</pre></details>',
               '</body></html>']
     return '\n'.join(parts)
+
+
+def _stages(state: RunState) -> list[str]:
+    costs = stage_costs(state)
+    if not costs:
+        return []
+    rows = [(c.name, str(c.reached), str(c.rejected), f'{c.median_s:.1f}', duration(c.total_s)) for c in costs]
+    parts = ['<h2>Stages of evaluation</h2>',
+             _html_rows(('stage', 'operators', 'rejected', 'median s', 'in all'), rows, range(1, 5))]
+    correlations = rank_correlations(state)
+    if correlations:
+        parts.append('<p>Rank correlation (Spearman) with the validation accuracy of the operators that were trained to the '
+                     'end: ' + ', '.join(f'{name} {rho:+.2f}' for name, (rho, _) in correlations.items())
+                     + f' ({max(n for _, n in correlations.values())} operators).</p>')
+    return parts
 
 
 def _shown(state: RunState) -> list[Candidate]:
@@ -109,7 +126,8 @@ def _remarks(state: RunState, listed: list[Candidate]) -> Iterator[str]:
         yield '~ noisy measurement: something else kept the machine busy'
     failures: dict[str, int] = {}
     for candidate in state.failed:
-        kind = candidate.error.kind if candidate.error else 'exception'
+        stage = rejected_by(candidate)
+        kind = f'rejected by {stage}' if stage else candidate.error.kind if candidate.error else 'exception'
         failures[kind] = failures.get(kind, 0) + 1
     failed = f', {len(state.failed)} failed ({", ".join(f"{n} {kind}" for kind, n in failures.items())})'
     yield (f'{len(state.succeeded)} operators evaluated{failed if failures else ""}'

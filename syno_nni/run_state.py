@@ -28,6 +28,13 @@ class Candidate:
     test_metrics: dict[str, Any] = field(default_factory=dict)
     error: Error | None = None
     note: dict[str, Any] = field(default_factory=dict)
+    curve: list[float] = field(default_factory=list)
+    """Validation accuracy after each epoch of the last attempt."""
+
+    @property
+    def started(self) -> bool:
+        """Whether a trial was started for it; not if it was rejected for its size."""
+        return not (self.error is not None and self.error.kind == 'rejected' and self.metrics.get('stage') == 'size')
 
 
 @dataclass
@@ -66,6 +73,9 @@ class RunState:
                 self.ended = record
             case Submitted():
                 self._submit(record)
+            case Intermediate():
+                if 'accuracy' in record.metrics:
+                    self.candidates[record.id].curve.append(record.metrics['accuracy'])
             case Abandoned():
                 candidate = self.candidates[record.id]
                 candidate.status, candidate.attempts = 'waiting', candidate.attempts - 1
@@ -87,7 +97,7 @@ class RunState:
             self.candidates[record.id] = Candidate(record.id, record.number, record.formula, record.sample, record.time,
                                                    note=record.note)
         else:
-            candidate.status, candidate.submitted_at = 'running', record.time
+            candidate.status, candidate.submitted_at, candidate.curve = 'running', record.time, []
             candidate.attempts += 1
 
     def check(self, record: Record) -> None:

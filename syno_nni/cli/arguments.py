@@ -37,8 +37,8 @@ def binding(text: str) -> dict[str, int]:
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The options that change how a run goes on, but not what it is."""
-    parser.add_argument('--engine', choices=('sequential', 'local'), help="sequential: in this process; local: NNI's "
-                        'local training service, with its web UI')
+    parser.add_argument('--engine', choices=('sequential', 'local', 'remote'), help="sequential: in this process; "
+                        "local: NNI's local training service, with its web UI; remote: machines reached by SSH")
     parser.add_argument('--port', type=positive, metavar='PORT', help='of the web UI')
     parser.add_argument('--max-trials', type=positive, metavar='N', help='evaluate N operators in all')
 

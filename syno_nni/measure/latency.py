@@ -52,11 +52,13 @@ class PairLatency:
     """A candidate and its baseline, measured in turns.
 
     ``speedup`` is the median over rounds of baseline time / candidate time (above 1: the candidate is faster);
-    ``speedup_low`` and ``speedup_high`` are its quartiles.
+    ``speedup_low`` and ``speedup_high`` are its quartiles. The median would be above ``speedup_sure`` in 19 of 20
+    repetitions: the more rounds and the quieter the machine, the nearer it is to ``speedup``.
     """
     candidate: Latency
     baseline: Latency
     speedup: float
+    speedup_sure: float
     speedup_low: float
     speedup_high: float
     noisy: bool
@@ -100,8 +102,15 @@ def measure_pair(candidate: nn.Module, baseline: nn.Module, example: Tensor, *, 
     low, median, high = (float(q) for q in np.percentile(ratios, (25, 50, 75)))
     results = [Latency.of(t) for t in timings]
     noisy = (high - low) / median > NOISY_SPREAD or any(r.spread > NOISY_SPREAD for r in results)
-    return PairLatency(*results, speedup=median, speedup_low=low, speedup_high=high, noisy=noisy, runtime=runtime,
+    return PairLatency(*results, speedup=median, speedup_sure=_lower_bound(ratios),
+                       speedup_low=low, speedup_high=high, noisy=noisy, runtime=runtime,
                        threads=used)
+
+
+def _lower_bound(values: np.ndarray) -> float:
+    """The one-sided 95 % lower confidence bound of the median, an order statistic (no distribution is assumed)."""
+    rank = math.floor((len(values) - 1.645 * math.sqrt(len(values))) / 2)
+    return float(np.sort(values)[max(rank, 0)])
 
 
 def measure(model: nn.Module, example: Tensor, **options: Any) -> Latency:

@@ -38,11 +38,12 @@ class ExactParameterChannel(TrialCommandChannelV3):
         url: ``NNI_TRIAL_COMMAND_CHANNEL`` of the trial, ``http://host:port/env/<environment>/<trial>``.
         job_id: the trial's id in the manager's records.
         patience_s: seconds to wait for the record.
+        manager: address of the manager, ``http://host:port``, when ``url`` leads to something else.
     """
 
-    def __init__(self, url: str, job_id: str, patience_s: float = 30.0) -> None:
+    def __init__(self, url: str, job_id: str, patience_s: float = 30.0, manager: str | None = None) -> None:
         super().__init__(url)
-        self.record_url = f'{url.partition("/env/")[0]}/api/v1/nni/trial-jobs/{job_id}'
+        self.record_url = f'{manager or url.partition("/env/")[0]}/api/v1/nni/trial-jobs/{job_id}'
         self.patience_s = patience_s
 
     def receive_parameter(self) -> ParameterRecord:
@@ -66,7 +67,8 @@ class ExactParameterChannel(TrialCommandChannelV3):
                                      queued['parameter_id'], record['parameter_id'])
                     return record
             time.sleep(0.25)
-        raise EngineError(f'no parameter from {self.record_url} within {self.patience_s:g} s: {problem}')
+        raise EngineError(f'no parameter from {self.record_url} within {self.patience_s:g} s: {problem}; on another machine '
+                          "the trial command needs --manager http://ADDRESS:PORT of NNI's manager")
 
     def _recorded(self) -> ParameterRecord | None:
         # No proxy: the manager is on this machine, or on the one that started the trial.

@@ -1,9 +1,9 @@
 """The evaluator: trains a model by the shared recipe, measures it against the baseline, reports one metric dict."""
 from __future__ import annotations
 
+import copy
 import logging
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from nni.nas.evaluator import Evaluator
 from nni.nas.space import ExecutableModelSpace
 from timm.utils.model import reparameterize_model
 from torch import nn
+from torch.utils.data import DataLoader, Subset
 
 from syno_nni.backbone import create_backbone
 from syno_nni.config import SearchConfig
@@ -22,8 +23,9 @@ from syno_nni.layer import SynthesizedLayer
 from syno_nni.measure.latency import measure_pair
 
 from .profiler import count_macs, count_params
+from .stages import PENALTY, Progress, Reference, Rejected, gradient_norm
 from .time_limit import TrialTimeout, time_limit
-from .training import accuracy, fit
+from .training import Stop, accuracy, fit
 from .verification import check_layers
 
 _log = logging.getLogger(__name__)
@@ -32,12 +34,15 @@ _LONGEST_MESSAGE = 500
 
 @nni.trace
 class OperatorEvaluator(Evaluator):
-    """Evaluates a backbone with operators in its slots.
+    """Evaluates a backbone with operators in its slots, in the stages of :mod:`.stages`.
 
     It reports ``default`` (the objective, to be maximised), ``accuracy`` (0 to 1, on the validation split),
     ``latency_ms``, ``baseline_latency_ms``, ``speedup``, ``macs``, ``params``, and as evidence ``loss``,
-    ``speedup_low`` and ``speedup_high`` (quartiles), ``noisy`` (0 or 1), ``train_seconds``. An evaluation that fails
-    reports ``failure`` (``timeout`` or ``exception``) and a ``message``, so that the strategy learns why, and raises.
+    ``speedup_sure`` (which the objective goes by: noise must not win), ``speedup_low`` and ``speedup_high`` (quartiles),
+    ``noisy`` (0 or 1), ``gradient_norm``, ``proxy_accuracy`` if there was a short training, and the seconds of every
+    stage (``train_seconds``, ...). An evaluation that fails reports ``failure`` (``timeout`` or ``exception``) and a
+    ``message``, so that the strategy learns why, and raises. A candidate that is rejected half-way reports ``failure``
+    ``rejected``, the ``stage``, and what is known by then.
 
     Args:
         config: a resolved experiment file, as ``SearchConfig.to_dict`` returns it. NNI sends it to every trial, so
@@ -46,6 +51,9 @@ class OperatorEvaluator(Evaluator):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = SearchConfig.from_dict(config)
+        self.reference = Reference()
+        """What the original model reached; the strategy sets it once it knows."""
+        self._progress = Progress()
 
     def extra_repr(self) -> str:
         return f'model={self.config.model.name!r}, data={self.config.data.name!r}'
@@ -74,18 +82,29 @@ class OperatorEvaluator(Evaluator):
         return model.executable_model()
 
     def metrics(self, model: nn.Module) -> dict[str, Any]:
-        """Train and measure ``model``; report each epoch, but not the result."""
-        config, started = self.config, time.monotonic()
-        trained = self._fit(model, report=nni.get_current_parameter() is not None)
-        train_seconds = time.monotonic() - started
+        """Take ``model`` through all stages; report each epoch of the training, but not the result.
+
+        Raises:
+            Rejected: a stage found that the rest is not worth while.
+        """
+        config, progress = self.config, Progress()
+        self._progress = progress
+        kept = not any(isinstance(m, SynthesizedLayer) for m in model.modules())
         example = torch.randn(config.latency.batch_size, config.data.channels, *[config.data.image_size] * 2)
-        metrics = {'accuracy': trained['accuracy'], **self._latencies(model, example),
-                   'macs': count_macs(model, example[:1]), 'params': count_params(model), 'loss': trained['loss'],
-                   'train_seconds': round(train_seconds, 2)}
+        with progress.running('size') as known:
+            known |= {'macs': count_macs(model, example[:1]), 'params': count_params(model)}
+            _reject_if(config.objective.too_large(known['macs'], known['params']), kept)
+        with progress.running('latency') as known:
+            known |= self._latencies(model, example, kept)
+            _reject_if(config.objective.too_slow(known['latency_ms'], known['speedup']), kept)
+        with progress.running('proxy') as known:
+            self._proxy(model, known, kept)
+        with progress.running('train') as known:
+            known |= self._fit(model, report=nni.get_current_parameter() is not None, stop=self._stop(kept))
         # The speedup of rounds in turns is steadier than the ratio of two medians, so the objective goes by it.
-        latency_ms = metrics['latency_ms']
-        score = config.objective.score(metrics['accuracy'], latency_ms, latency_ms * metrics['speedup'])
-        return {'default': round(score, 6), **metrics}
+        latency_ms = known['latency_ms']
+        score = config.objective.score(known['accuracy'], latency_ms, latency_ms * known['speedup_sure'])
+        return {'default': round(score, 6), **known}
 
     def test(self, model: ExecutableModelSpace) -> dict[str, Any]:
         """Train a frozen sample once more by the recipe; return its ``accuracy`` on the test split (0 to 1) and its
@@ -94,14 +113,34 @@ class OperatorEvaluator(Evaluator):
         trained = self._fit(built)
         return {'accuracy': round(accuracy(built, self.data.test), 6), 'val_accuracy': trained['accuracy']}
 
-    def _fit(self, model: nn.Module, report: bool = False) -> dict[str, float]:
+    def _fit(self, model: nn.Module, report: bool = False, stop: Stop | None = None) -> dict[str, float]:
         data = self.data
         return fit(model, self.config.evaluation, data.train, data.val, num_classes=data.num_classes,
-                   batch_size=self.config.data.batch_size, report=report)
+                   batch_size=self.config.data.batch_size, report=report, stop=stop)
 
-    def _latencies(self, model: nn.Module, example: torch.Tensor) -> dict[str, Any]:
+    def _stop(self, kept: bool) -> Stop | None:
+        if kept:
+            return None
+        return lambda epoch, accuracy: self.reference.behind(epoch, accuracy, self.config.evaluation.stop_below)
+
+    def _proxy(self, model: nn.Module, known: dict[str, Any], kept: bool) -> None:
+        """Score a copy of the model before its training, and after a short one."""
+        recipe, data = self.config.evaluation, self.data
+        model = copy.deepcopy(model)
+        x, y = next(iter(DataLoader(data.val, batch_size=self.config.data.batch_size)))
+        known['gradient_norm'] = round(gradient_norm(model.cpu(), x, y), 6)
+        if not recipe.proxy_epochs:
+            return
+        few = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(recipe.seed))
+        train = Subset(data.train, few[:recipe.proxy_samples].tolist())
+        short = recipe.model_copy(update={'epochs': recipe.proxy_epochs})
+        known['proxy_accuracy'] = fit(model, short, train, data.val, num_classes=data.num_classes,
+                                      batch_size=self.config.data.batch_size)['accuracy']
+        if not kept:
+            self.reference.check_proxy(known['proxy_accuracy'], recipe.stop_below)
+
+    def _latencies(self, model: nn.Module, example: torch.Tensor, kept: bool) -> dict[str, Any]:
         latency = self.config.latency
-        kept = not any(isinstance(m, SynthesizedLayer) for m in model.modules())
         baseline = model if kept else create_backbone(
             self.config.model.name, **{**self.config.model.kwargs, 'pretrained': False},
             in_chans=self.config.data.channels, num_classes=self.data.num_classes)
@@ -113,27 +152,34 @@ class OperatorEvaluator(Evaluator):
                             seconds=latency.seconds, runtime=latency.runtime)
         if kept:  # measured against itself: one number, not two with noise between them
             ms = round(pair.baseline.median_ms, 4)
-            return {'latency_ms': ms, 'baseline_latency_ms': ms, 'speedup': 1.0, 'speedup_low': 1.0,
-                    'speedup_high': 1.0, 'noisy': int(pair.noisy)}
+            return {'latency_ms': ms, 'baseline_latency_ms': ms, 'speedup': 1.0, 'speedup_sure': 1.0,
+                    'speedup_low': 1.0, 'speedup_high': 1.0, 'noisy': int(pair.noisy)}
         return {'latency_ms': round(pair.candidate.median_ms, 4),
                 'baseline_latency_ms': round(pair.baseline.median_ms, 4), 'speedup': round(pair.speedup, 4),
-                'speedup_low': round(pair.speedup_low, 4), 'speedup_high': round(pair.speedup_high, 4),
-                'noisy': int(pair.noisy)}
+                'speedup_sure': round(pair.speedup_sure, 4), 'speedup_low': round(pair.speedup_low, 4),
+                'speedup_high': round(pair.speedup_high, 4), 'noisy': int(pair.noisy)}
 
-    def _reporting(self, work: Any) -> dict[str, Any]:
+    def _reporting(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Run ``work`` within the time limit and report to NNI what comes of it."""
-        in_trial = nni.get_current_parameter() is not None
+        in_trial, self._progress = nni.get_current_parameter() is not None, Progress()
         try:
             with time_limit(self.config.max_trial_duration):
                 metrics = work()
+        except Rejected as why:
+            metrics = {'default': PENALTY, **self._progress.rejection(why)}
         except Exception as error:
             if in_trial:
                 # `default` too: NNI's listener dies of a metric without it.
-                nni.report_final_result({'default': 0.0, **describe(error)})
+                nni.report_final_result({'default': PENALTY, **self._progress.metrics, **describe(error)})
             raise
         if in_trial:
             nni.report_final_result(metrics)
         return metrics
+
+
+def _reject_if(reason: str | None, kept: bool) -> None:
+    if reason is not None and not kept:
+        raise Rejected(reason)
 
 
 def describe(error: Exception) -> dict[str, str]:

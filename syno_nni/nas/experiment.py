@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nni.nas.strategy import Strategy
+from nni.nas.strategy.middleware import Chain
+
 from syno_nni.config import SearchConfig
 from syno_nni.data import Splits
 from syno_nni.errors import ConfigError, JournalError, MeasureError
@@ -19,9 +22,11 @@ from syno_nni.run_directory import open_run
 from syno_nni.run_state import BASELINE, RunState
 
 from .evaluator import OperatorEvaluator
+from .filters import ProfilerFilter
 from .flat_space import FlatModelSpace
 from .manager import check_port
 from .nni_experiment import make_experiment, run_experiment
+from .profiler import MacsProfiler, ParamsProfiler
 from .signals import interruptible
 from .slot import ModelSpace
 from .waiting import wait_asleep
@@ -50,8 +55,11 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool = False, lis
             changed then. An :class:`EngineError` when NNI fails later: the run can be resumed.
         KeyboardInterrupt: SIGINT or SIGTERM stopped the search; it can be resumed.
     """
-    if config.engine == 'local':
+    if config.engine != 'sequential':
         check_port(config.port)
+    for machine in config.machine_list if config.engine == 'remote' else ():
+        if not Path(machine.ssh_key_file).expanduser().is_file():
+            raise ConfigError(f'machineList: there is no SSH key {machine.ssh_key_file} for {machine.user}@{machine.host}')
     if config.latency.image_size not in (None, config.data.image_size):
         raise ConfigError(f'latency.imageSize: {config.latency.image_size} differs from data.imageSize, '
                           f'{config.data.image_size}: the operators of a run are made for one size')
@@ -94,23 +102,35 @@ def backbone_space(config: SearchConfig, data: Splits) -> ModelSpace:
                          in_chans=config.data.channels, num_classes=data.num_classes, **config.model.kwargs)
 
 
-def strategy_of(config: SearchConfig) -> SynoStrategy:
-    """The strategy of an experiment file."""
+def strategy_of(config: SearchConfig, *, limits: bool = True) -> SynoStrategy:
+    """The strategy of an experiment file; without its ``limits`` where somebody else keeps them."""
     from syno_nni.strategies import make_strategy
-    return make_strategy(
-        config.strategy.name, seed=config.strategy.seed, max_trials=config.max_trial_number,
-        concurrency=1 if config.engine == 'sequential' else config.trial_concurrency,
-        max_duration_s=config.max_experiment_duration, max_trial_duration_s=config.max_trial_duration,
-        **config.strategy.class_args)
+    kept = {'max_trials': config.max_trial_number, 'max_duration_s': config.max_experiment_duration,
+            'max_trial_duration_s': config.max_trial_duration,
+            'concurrency': 1 if config.engine == 'sequential' else config.trial_concurrency} if limits else {}
+    if config.engine != 'sequential':
+        kept['max_attempts'] = None  # a trial that dies takes nothing along
+    return make_strategy(config.strategy.name, seed=config.strategy.seed, **(kept | config.strategy.class_args))
+
+
+def filtered(strategy: Strategy, config: SearchConfig, space: ModelSpace) -> Strategy:
+    """A strategy whose candidates are rejected before a trial is started when they are larger than the objective
+    allows."""
+    if config.objective.max_macs is None and config.objective.max_params is None:
+        return strategy
+    shape = (1, config.data.channels, config.data.image_size, config.data.image_size)
+    profilers = {'macs': MacsProfiler(space, shape), 'params': ParamsProfiler(space, shape)}
+    return Chain(strategy, ProfilerFilter(profilers, lambda size: config.objective.too_large(**size)))
 
 
 def _search(config: SearchConfig, run_dir: Path, state: RunState, space: ModelSpace, evaluator: OperatorEvaluator,
             strategy: SynoStrategy, tell: Callable[[str], None]) -> None:
-    trials = config.max_trial_number - len(state.operators) + len(state.in_flight) + (BASELINE not in state.candidates)
+    begun = [c for c in state.operators if c.started]
+    trials = config.max_trial_number - len(begun) + len(state.in_flight) + (BASELINE not in state.candidates)
     if trials <= 0:
         strategy.ended = 'budget'
         return
-    experiment = make_experiment(space, evaluator, strategy, config, run_dir / 'nni', trials)
+    experiment = make_experiment(space, evaluator, filtered(strategy, config, space), config, run_dir / 'nni', trials)
     run_experiment(experiment, config.port, lambda url: tell(f'NNI web UI: {url}') if url else None)
 
 

@@ -38,8 +38,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def manager_environment(host: str = LOOPBACK) -> Iterator[None]:
-    """The environment in which to start NNI's manager: it listens on ``host`` only and ends with this process.
+def manager_environment(host: str = LOOPBACK, *, detached: bool = False) -> Iterator[None]:
+    """The environment in which to start NNI's manager: it listens on ``host`` only and, unless ``detached``, ends with
+    this process.
 
     Any other host than loopback opens the machine: NNI's manager has no authentication, and its protocol runs code.
     """
@@ -51,7 +52,7 @@ def manager_environment(host: str = LOOPBACK) -> Iterator[None]:
     changes = {
         'NODE_OPTIONS': f'{os.environ.get("NODE_OPTIONS", "")} --require "{path}"'.strip(),
         'SYNO_NNI_BIND': host,
-        'SYNO_NNI_PARENT': str(os.getpid()),
+        'SYNO_NNI_PARENT': '' if detached else str(os.getpid()),
         # NNI talks to its manager with a client that honours proxy settings, even for localhost.
         'NO_PROXY': ','.join(filter(None, [os.environ.get('NO_PROXY'), 'localhost', LOOPBACK])),
         'no_proxy': ','.join(filter(None, [os.environ.get('no_proxy'), 'localhost', LOOPBACK])),

@@ -20,9 +20,9 @@ Server.prototype.listen = function (...args) {
   return listen.apply(this, args);
 };
 
-const parent = Number(process.env.SYNO_NNI_PARENT); // it may be gone before this line runs
+const parent = Number(process.env.SYNO_NNI_PARENT); // it may be gone before this line runs; without one, nobody's
 const watch = setInterval(() => {
-  if (process.ppid === parent) {
+  if (!parent || process.ppid === parent) {
     return;
   }
   clearInterval(watch);

@@ -9,6 +9,7 @@ from typing import Any
 
 import nni.nas.execution.training_service as training_service
 from nni.experiment import RunMode, rest
+from nni.experiment.config import RemoteMachineConfig
 from nni.nas.evaluator import Evaluator
 from nni.nas.execution import ExecutionEngine
 from nni.nas.experiment import NasExperiment, NasExperimentConfig
@@ -23,7 +24,7 @@ from syno_nni.errors import EngineError
 
 from .channel import SteadyCommandChannel
 from .flat_space import FlatModelSpace
-from .manager import check_port, end_process_tree, manager_environment, trial_interpreter
+from .manager import LOOPBACK, check_port, end_process_tree, manager_environment, trial_interpreter
 from .signals import interruptible, shielded
 from .slot import ModelSpace
 
@@ -47,6 +48,8 @@ class SynoExperiment(NasExperiment):
 
     on_start: Callable[[str | None], None] | None = None
     """Called with :attr:`url` when the search begins."""
+    host = LOOPBACK
+    """Address that the manager listens on."""
 
     def _start_engine_and_strategy(self) -> None:
         if self.on_start is not None:
@@ -73,7 +76,7 @@ class SynoExperiment(NasExperiment):
 
     def _start_nni_manager(self, port: int, debug: bool, run_mode: RunMode = RunMode.Background,
                            tuner_command_channel: str | None = None, tags: list[str] | None = None) -> None:
-        with manager_environment():
+        with manager_environment(self.host):
             super()._start_nni_manager(port, debug, run_mode, tuner_command_channel, tags or [])
 
     def _stop_nni_manager(self) -> None:
@@ -109,7 +112,7 @@ def make_experiment(space: ModelSpace, evaluator: Evaluator, strategy: Strategy,
         trials: how many trials the web UI should expect.
     """
     sequential = config.engine == 'sequential'
-    engine, service = ('sequential', None) if sequential else ('ts', 'local')
+    engine, service = ('sequential', None) if sequential else ('ts', config.engine)
     nni_config = NasExperimentConfig(engine, 'simplified', service)
     nni_config.experiment_name = config.experiment_name
     nni_config.experiment_working_directory = str(working_directory.absolute())
@@ -120,12 +123,31 @@ def make_experiment(space: ModelSpace, evaluator: Evaluator, strategy: Strategy,
     else:
         nni_config.max_trial_number = trials
         nni_config._trial_command_params = {'python': trial_interpreter()}
-        nni_config.training_service.use_active_gpu = True
         if config.evaluation.device == 'cuda':
             nni_config.trial_gpu_number = 1
         if config.max_trial_duration is not None:
             nni_config.max_trial_duration = f'{config.max_trial_duration + _TRIAL_GRACE_S}s'
-    return SynoExperiment(space, evaluator, strategy, nni_config)
+    if config.engine == 'local':
+        nni_config.training_service.use_active_gpu = True
+    elif config.engine == 'remote':
+        _use_machines(nni_config, config, working_directory)
+    experiment = SynoExperiment(space, evaluator, strategy, nni_config)
+    if config.engine == 'remote' and config.nni_manager_ip not in (LOOPBACK, 'localhost'):
+        experiment.host = '0.0.0.0'  # NNI's own client asks for localhost, the machines for the address
+    return experiment
+
+
+def _use_machines(nni_config: NasExperimentConfig, config: SearchConfig, working_directory: Path) -> None:
+    nni_config.nni_manager_ip = config.nni_manager_ip
+    nni_config.training_service.machine_list = [
+        RemoteMachineConfig(host=m.host, port=m.port, user=m.user, ssh_key_file=str(Path(m.ssh_key_file).expanduser()),
+                            python_path=m.python_path, use_active_gpu=True) for m in config.machine_list]
+    nni_config._trial_command_params = {
+        'python': f'python -m syno_nni.nas.launch --manager http://{config.nni_manager_ip}:{config.port}'}
+    # NNI copies this folder to every machine; the default is wherever the search was started.
+    code = working_directory / 'code'
+    code.mkdir(parents=True, exist_ok=True)
+    nni_config.trial_code_directory = str(code.absolute())
 
 
 def run_experiment(experiment: SynoExperiment, port: int,

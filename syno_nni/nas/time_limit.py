@@ -9,6 +9,9 @@ from types import FrameType
 
 from syno_nni.errors import EngineError
 
+_AGAIN_S = 5.0
+# An exception is lost where Python swallows all of them, such as in a destructor; then the next alarm must do.
+
 
 class TrialTimeout(EngineError):
     """An evaluation took longer than it may."""
@@ -30,7 +33,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         raise TrialTimeout(f'stopped after the {seconds:g} s that a trial may take; maxTrialDuration raises the limit')
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN_S)
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ import signal
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,18 +24,27 @@ from torch.utils.data import Dataset
 
 from syno_nni.config import EvaluationConfig
 
+from .stages import Rejected
+
 _OPTIMIZERS = {'sgd': torch.optim.SGD, 'adam': torch.optim.Adam, 'adamw': torch.optim.AdamW}
+
+
+Stop = Callable[[int, float], str | None]
+"""From an epoch, counted from 0, and its validation accuracy to the reason why training should stop, or None."""
 
 
 class RecipeModule(SupervisedLearningModule):
     """Classification by the recipe of an experiment file; ``report`` tells NNI each epoch's validation accuracy."""
 
-    def __init__(self, recipe: EvaluationConfig, num_classes: int, report: bool = False) -> None:
+    def __init__(self, recipe: EvaluationConfig, num_classes: int, report: bool = False,
+                 stop: Stop | None = None) -> None:
         super().__init__(
             criterion=functools.partial(nn.CrossEntropyLoss, label_smoothing=recipe.label_smoothing),
             metrics={'acc': torchmetrics.Accuracy('multiclass', num_classes=num_classes)}, export_onnx=False)
         self.recipe = recipe
         self.report = report
+        self.stop = stop
+        self.stopped: str | None = None
 
     def configure_optimizers(self) -> Any:
         recipe = self.recipe
@@ -48,9 +57,11 @@ class RecipeModule(SupervisedLearningModule):
         return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}
 
     def on_validation_epoch_end(self) -> None:
+        accuracy = self.validation_accuracy()
         if self.report:
-            accuracy = self.validation_accuracy()
             nni.report_intermediate_result({'default': accuracy, 'accuracy': accuracy, 'loss': self.validation_loss()})
+        if self.stop is not None and (reason := self.stop(self.current_epoch, accuracy)) is not None:
+            self.stopped, self.trainer.should_stop = reason, True
 
     def validation_accuracy(self) -> float:
         """Accuracy of the last validation, between 0 and 1."""
@@ -77,12 +88,15 @@ def make_schedule(optimizer: Optimizer, recipe: EvaluationConfig, steps: int) ->
 
 
 def fit(model: nn.Module, recipe: EvaluationConfig, train: Dataset, val: Dataset, *, num_classes: int,
-        batch_size: int, report: bool = False) -> dict[str, float]:
+        batch_size: int, report: bool = False, stop: Stop | None = None) -> dict[str, float]:
     """Train ``model`` in place; return the validation ``accuracy`` (0 to 1) and ``loss`` after the last epoch.
 
     With ``report``, NNI gets the metrics of every epoch as intermediate results.
+
+    Raises:
+        Rejected: ``stop`` gave a reason.
     """
-    module = RecipeModule(recipe, num_classes, report)
+    module = RecipeModule(recipe, num_classes, report, stop)
     order = torch.Generator().manual_seed(recipe.seed)
     with quiet_lightning(), _threads(recipe.threads), tempfile.TemporaryDirectory() as scratch:
         pl.seed_everything(recipe.seed, workers=True, verbose=False)
@@ -96,6 +110,8 @@ def fit(model: nn.Module, recipe: EvaluationConfig, train: Dataset, val: Dataset
             val_dataloaders=DataLoader(val, batch_size=4 * batch_size))
         with _plain_interrupts():
             evaluator.evaluate(model)
+        if module.stopped is not None:
+            raise Rejected(module.stopped)
         return {'accuracy': module.validation_accuracy(), 'loss': module.validation_loss()}
 
 

@@ -107,6 +107,60 @@ def test_every_failure_is_typed_and_the_search_goes_on(outcome: Any, kind: str) 
     assert states == [('succeeded', None), ('failed', kind), *[('succeeded', None)] * 3]
 
 
+def test_what_was_known_of_a_rejected_candidate_is_kept() -> None:
+    journal = toy.ToyJournal()
+    report = {'default': 0.0, 'failure': 'rejected', 'stage': 'latency', 'message': '9 ms, allowed are 5', 'latency_ms': 9.0}
+    search(journal, lambda s: toy.landscape(s) if s['operator'] == KEEP else report, max_trials=2)
+    for candidate in journal.state.operators:
+        assert (candidate.error.kind, candidate.error.message) == ('rejected', '9 ms, allowed are 5')
+        assert candidate.metrics == {'stage': 'latency', 'latency_ms': 9.0}
+
+
+def test_what_is_no_operator_is_not_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = toy.ToySpace()
+    formulas = iter(['out[n:N] = nonsense', *map(str, toy.OPERATORS.values())])
+    monkeypatch.setattr(space, 'sample', lambda rng: next(formulas), raising=False)
+    monkeypatch.setattr('syno_nni.nas.mutable._space', lambda key: space)
+    journal = toy.ToyJournal()
+    search(journal, max_trials=2)
+    assert [c.formula for c in journal.state.operators] == list(map(str, toy.OPERATORS.values()))[:2]
+
+
+def test_a_filter_rejects_without_cost_and_the_reason_is_on_record() -> None:
+    from nni.nas.profiler import Profiler
+    from nni.nas.strategy.middleware import Chain
+
+    from syno_nni.nas.filters import ProfilerFilter
+
+    class Index(Profiler):
+        def __init__(self) -> None:
+            pass
+
+        def profile(self, sample: dict[str, str]) -> float:
+            return toy.landscape(sample)['default']
+
+    def run(journal: toy.ToyJournal) -> toy.ToyEngine:
+        engine = toy.ToyEngine(toy.landscape)
+        strategy = make_strategy('random', journal=journal, max_trials=3)
+        strategy.restore(journal.state)
+        complaint = lambda values: None if values['macs'] > 4 else f'{values["macs"]:g} MACs'  # noqa: E731
+        Chain(strategy, ProfilerFilter({'macs': Index()}, complaint))(toy.model_space(), engine)
+        return engine
+
+    journal = toy.ToyJournal()
+    engine = run(journal)
+    assert engine.order[0] == {'operator': KEEP}, 'the baseline always passes'
+    assert len(engine.order) == 4, 'what was rejected does not count'
+    rejected = [c for c in journal.state.operators if c.error]
+    assert rejected
+    for candidate in rejected:
+        assert candidate.error.kind == 'rejected' and candidate.error.message == f'{candidate.metrics["macs"]:g} MACs'
+        assert not candidate.started
+    cut = toy.ToyJournal(journal.records[:-3])
+    run(cut)
+    assert results(cut) == results(journal), 'resuming is exact'
+
+
 def test_numpy_metrics_and_plain_numbers_are_metrics() -> None:
     import numpy as np
     journal = toy.ToyJournal()
@@ -177,16 +231,18 @@ def test_killed_anywhere_the_history_is_the_same(name: str) -> None:
         assert len(engine.order) == 6 - len(done)
 
 
-def test_a_candidate_that_kills_the_search_twice_is_given_up() -> None:
+def test_a_candidate_that_kills_the_search_three_times_is_given_up() -> None:
     whole = toy.ToyJournal()
     search(whole, max_trials=3)
     cut = next(i for i, r in enumerate(whole.records) if isinstance(r, Submitted) and r.number == 2) + 1
-    once = toy.ToyJournal(whole.records[:cut])
-    twice = toy.ToyJournal([*whole.records[:cut], whole.records[cut - 1].model_copy(update={'attempt': 2})])
-    for journal, status in ((once, 'succeeded'), (twice, 'failed')):
-        search(journal, max_trials=3)
+    twice = [*whole.records[:cut], whole.records[cut - 1].model_copy(update={'attempt': 2})]
+    thrice = [*twice, whole.records[cut - 1].model_copy(update={'attempt': 3})]
+    for records, max_attempts, status in ((twice, 3, 'succeeded'), (thrice, 3, 'failed'), (thrice, None, 'succeeded')):
+        journal = toy.ToyJournal(records)
+        search(journal, max_trials=3, max_attempts=max_attempts)
+        candidate = journal.state.operators[1]
         assert [c.status for c in journal.state.operators] == ['succeeded', status, 'succeeded']
-    assert twice.state.operators[1].error.kind == 'lost'
+        assert status == 'succeeded' or candidate.error.kind == 'lost'
 
 
 def test_a_clean_end_is_no_attempt() -> None:
@@ -204,6 +260,38 @@ def test_more_budget_goes_on() -> None:
     engine = search(journal, max_trials=4)
     assert len(engine.order) == 2
     assert [n for n, *_ in results(journal)] == [0, 1, 2, 3, 4]
+
+
+def test_the_baselines_curve_reaches_the_evaluator() -> None:
+    from nni.nas.execution.event import IntermediateMetricEvent
+
+    from syno_nni.nas.stages import Reference
+
+    class Engine(toy.ToyEngine):
+        def submit_models(self, *models: Any) -> None:
+            for model in models:
+                seen.append(model.evaluator.reference)
+                for accuracy in (0.5, 0.7):
+                    self.dispatch_model_event(IntermediateMetricEvent(model, {'default': accuracy, 'accuracy': accuracy}))
+            super().submit_models(*models)
+
+    class Evaluator:
+        reference = Reference()
+
+    def run(journal: toy.ToyJournal) -> None:
+        space = toy.model_space()
+        space.evaluator = Evaluator()
+        strategy = make_strategy('random', journal=journal, max_trials=2)
+        strategy.restore(journal.state)
+        strategy(space, Engine(lambda sample: {**toy.landscape(sample), 'proxy_accuracy': 0.4}))
+
+    seen: list[Any] = []
+    journal = toy.ToyJournal()
+    run(journal)
+    assert seen == [Reference(), *[Reference(0.4, (0.5, 0.7))] * 2]
+    seen.clear()
+    run(toy.ToyJournal(journal.records[:-1]))
+    assert seen == [Reference(0.4, (0.5, 0.7))], 'resumed'
 
 
 @pytest.mark.parametrize('name', strategy_names())

@@ -42,6 +42,7 @@ def test_speedup_and_order() -> None:
     assert pair.speedup > 1 > measure_pair(Sleeper(0.02), Sleeper(0.002), EXAMPLE, **QUICK).speedup
     assert 2 <= pair.candidate.median_ms < pair.baseline.median_ms
     assert pair.speedup_low <= pair.speedup <= pair.speedup_high
+    assert pair.speedup_sure <= pair.speedup
     assert pair.candidate.rounds == 4
     assert pair.to_dict()['candidate']['median_ms'] == pair.candidate.median_ms
 

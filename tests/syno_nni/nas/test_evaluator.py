@@ -18,6 +18,7 @@ from syno_nni.nas.evaluator import OperatorEvaluator, describe
 from syno_nni.nas.flat_space import FlatModelSpace
 from syno_nni.nas.mutable import KEEP
 from syno_nni.nas.profiler import LatencyProfiler, MacsProfiler, ParamsProfiler, count_macs, count_params
+from syno_nni.nas.stages import Reference
 from syno_nni.nas.training import accuracy, fit, make_schedule
 from syno_nni.operator import Operator
 from syno_nni.search_spaces.backbone import BackboneSpace
@@ -152,6 +153,53 @@ def test_what_is_reported(evaluator: OperatorEvaluator, space: BackboneSpace, mo
     tested = evaluator.test(model)
     assert tested['val_accuracy'] == final['accuracy'], 'the same recipe gives the same model'
     assert 0 <= tested['accuracy'] <= 1
+
+
+LIMITS = {'maxMacs': 1000, 'maxParams': 1000, 'maxLatencyMs': 1e-6, 'minSpeedup': 1e6}
+
+
+@pytest.mark.parametrize('limit', LIMITS)
+def test_the_limits_reject_before_any_training(space: BackboneSpace, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(OperatorEvaluator, '_fit', lambda *arguments, **options: pytest.fail('trained'))
+    evaluator = OperatorEvaluator({**CONFIG, 'objective': {limit: LIMITS[limit]}})
+    model = FlatModelSpace.from_model(space, evaluator).freeze({'operator': POINTWISE})
+    _, (final,) = _report(evaluator, model, monkeypatch)
+    assert final['failure'] == 'rejected' and f'objective.{limit}' in final['message']
+    assert final['stage'] == ('size' if limit in ('maxMacs', 'maxParams') else 'latency')
+    assert final['macs'] > 1000 and final['size_seconds'] >= 0
+    assert ('latency_ms' in final) == (final['stage'] == 'latency')
+
+
+def test_stages_stop_what_falls_behind(space: BackboneSpace, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {**CONFIG, 'evaluation': {'epochs': 2, 'proxyEpochs': 1, 'proxySamples': 32, 'stopBelow': 0.1}}
+    evaluator = OperatorEvaluator(config)
+    model = FlatModelSpace.from_model(space, evaluator).freeze({'operator': POINTWISE})
+    curves, (final,) = _report(evaluator, model, monkeypatch)
+    assert len(curves) == 2 and {'proxy_accuracy', 'gradient_norm', 'proxy_seconds', 'train_seconds'} <= final.keys()
+    plain = OperatorEvaluator(CONFIG)
+    assert _report(plain, model, monkeypatch)[1][0]['accuracy'] == final['accuracy'], 'the proxy leaves no trace'
+    evaluator.reference = Reference(curve=(1.5, 0.0))
+    curves, (final,) = _report(evaluator, model, monkeypatch)
+    assert len(curves) == 1 and 'after epoch 1' in final['message'] and final['stage'] == 'train'
+    evaluator.reference = Reference(proxy_accuracy=1.5)
+    curves, (final,) = _report(evaluator, model, monkeypatch)
+    assert not curves and 'after the short training' in final['message'] and final['stage'] == 'proxy'
+    kept = FlatModelSpace.from_model(space, evaluator).freeze({'operator': KEEP})
+    assert 'failure' not in _report(evaluator, kept, monkeypatch)[1][0], 'the original model is never stopped'
+
+
+def test_the_reference_travels_to_the_trial(space: BackboneSpace, evaluator: OperatorEvaluator,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluator, 'reference', Reference(0.5, (0.25, 0.75)))
+    model = FlatModelSpace.from_model(space, evaluator).freeze({'operator': POINTWISE})
+    assert nni.load(nni.dump(model)).evaluator.reference == Reference(0.5, [0.25, 0.75])
+
+
+def test_noise_does_not_win() -> None:
+    from syno_nni.measure.latency import _lower_bound
+    quiet, few, noisy = [1.5] * 20, [1.4, 1.5, 1.6] * 3, [0.8, 1.5, 2.5] * 6
+    assert _lower_bound(quiet) == 1.5 and _lower_bound(few) == 1.4 and _lower_bound(noisy) == 0.8
+    assert _lower_bound([1.4, 1.5, 1.6] * 200) == 1.5
 
 
 def test_a_failure_is_reported_with_its_reason(evaluator: OperatorEvaluator, monkeypatch: pytest.MonkeyPatch,

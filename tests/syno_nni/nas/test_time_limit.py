@@ -19,6 +19,18 @@ def test_it_stops_what_takes_too_long() -> None:
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+def test_an_exception_that_python_swallows_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Swallows:
+        def __del__(self) -> None:
+            time.sleep(0.1)
+
+    monkeypatch.setattr('sys.unraisablehook', lambda unraisable: None)
+    monkeypatch.setattr('syno_nni.nas.time_limit._AGAIN_S', 0.1)
+    with pytest.raises(TrialTimeout), time_limit(0.05):
+        Swallows()
+        time.sleep(5)
+
+
 def test_it_leaves_the_rest_alone() -> None:
     before = signal.getsignal(signal.SIGALRM)
     with time_limit(30):

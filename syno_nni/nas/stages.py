@@ -1,0 +1,81 @@
+"""Evaluation in stages, cheap ones first: a candidate that fails one is not worth the next.
+
+======= ======================================================================================================
+size    MACs and parameters against the limits of the objective; before a trial is started, where NNI allows
+latency the measured latency against the limits of the objective
+proxy   a score of the untrained model, and a short training, compared with the original model's
+train   the full training, stopped when it falls behind the original model's learning curve
+======= ======================================================================================================
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+STAGES = ('size', 'latency', 'proxy', 'train')
+PENALTY = 0.0
+"""The objective that NNI is told for a candidate without a result."""
+
+
+class Rejected(Exception):
+    """A candidate is not worth any further work: no failure, but a result."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the original model reached: validation accuracy (0 to 1) of the short training, if there was one, and after
+    each epoch of the full one."""
+    proxy_accuracy: float | None = None
+    curve: Sequence[float] = ()
+
+    def check_proxy(self, accuracy: float, margin: float | None) -> None:
+        """Raise :class:`Rejected` when the short training fell behind by more than ``margin`` (None: never)."""
+        if margin is not None and self.proxy_accuracy is not None and accuracy < self.proxy_accuracy - margin:
+            raise Rejected(f'accuracy {accuracy:.4f} after the short training, the original model has '
+                           f'{self.proxy_accuracy:.4f} (evaluation.stopBelow {margin:g})')
+
+    def behind(self, epoch: int, accuracy: float, margin: float | None) -> str | None:
+        """Why to stop after ``epoch`` (counted from 0), or None."""
+        if margin is None or epoch >= len(self.curve) or accuracy >= self.curve[epoch] - margin:
+            return None
+        return (f'accuracy {accuracy:.4f} after epoch {epoch + 1}, the original model had {self.curve[epoch]:.4f} '
+                f'(evaluation.stopBelow {margin:g})')
+
+
+class Progress:
+    """The metrics known so far, with the seconds that each stage took, and the stage that is going on."""
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, Any] = {}
+        self.stage = STAGES[0]
+
+    @contextmanager
+    def running(self, stage: str) -> Iterator[dict[str, Any]]:
+        """Time a stage; yields the metrics, to be added to."""
+        self.stage, started = stage, time.monotonic()
+        try:
+            yield self.metrics
+        finally:
+            self.metrics[f'{stage}_seconds'] = round(time.monotonic() - started, 2)
+
+    def rejection(self, why: Rejected) -> Mapping[str, Any]:
+        """The report of a rejected candidate."""
+        return {**self.metrics, 'failure': 'rejected', 'stage': self.stage, 'message': str(why)}
+
+
+def gradient_norm(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    """A score without training: the norm of the loss's gradient at one batch, over all parameters (Abdelfattah et al.,
+    "Zero-cost proxies for lightweight NAS", ICLR 2021). Leaves no gradients behind."""
+    training = model.training
+    model.train()
+    with torch.enable_grad():
+        loss = nn.functional.cross_entropy(model(x), y)
+        gradients = torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
+    model.train(training)
+    return float(torch.stack([g.norm() for g in gradients if g is not None]).norm())
