@@ -1,16 +1,26 @@
-"""Tree search over the construction of operators (Syno, ASPLOS 2025, with statistics of Gelly & Silver's RAVE).
+"""Tree search over the construction of operators (Syno, ASPLOS 2025), with RAVE statistics (Gelly and Silver, "Monte-Carlo
+tree search and rapid action value estimation in computer Go", 2011; GRAVE: Cazenave, IJCAI 2015).
 
-Every choice of the model space has a tree: nodes are partial operators, edges construction steps. A proposal descends
-by UCT; a node's steps are revealed one by one as it is visited more (progressive widening), the most promising first
-by what evaluated operators that contain such a step were worth; from the first new node on, the space completes the
-operator at random. Candidates in flight count as visits without reward (virtual loss), so that several proposals at
-once spread out.
+Every choice of the model space has a tree: nodes are partial operators, edges construction steps.
+
+- *Selection* descends by UCT. The worth of a step blends the results below it with those of all operators that contain
+  a step of the same label (RAVE), taken from this node or, while it has few, from the whole tree (GRAVE).
+- *Progressive widening*: a node visited n times has ``n ** widening`` children before the descent goes on to them.
+- *Expansion*: an evaluated operator joins the tree with its whole construction, so that the search can soon branch off
+  anywhere along the best ones. With a tree grown by one node at a time, a hundred evaluations would not get beyond
+  the first steps.
+- *Simulation*: where the descent ends, the space completes the partial operator at random a few times, and the
+  completion whose steps were worth most (RAVE again) is proposed. A completion costs milliseconds, an evaluation minutes.
+- *Virtual loss*: candidates in flight count as visits without reward, so that several proposals at once spread out.
+
+Rewards count by their rank among all results: neither their scale nor a few terrible operators matter.
 
 All statistics are functions of the history: a proposal changes none, and its path through the tree is noted in the
 journal. So a resumed search has the tree of an uninterrupted one.
 """
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -30,32 +40,20 @@ _TRIES = 40
 
 
 @dataclass
-class Mean:
-    """A running mean."""
-    count: int = 0
-    total: float = 0.0
-
-    def add(self, value: float) -> None:
-        self.count += 1
-        self.total += value
-
-    @property
-    def value(self) -> float:
-        return self.total / self.count
-
-
-@dataclass
 class Node:
-    """A partial operator. ``reward`` averages the results below it; ``steps`` those of operators below it by the
-    label of each construction step they contain; ``pending`` counts candidates in flight below it."""
+    """A partial operator. ``children``: the nodes one step on, by the step's label and their state's key. ``rewards`` are
+    the results below it; ``steps`` those of operators below it by the label of each construction step that they contain;
+    ``pending`` counts candidates in flight below it; ``ways`` is the number of steps from here, once known."""
     state: Any
-    reward: Mean = field(default_factory=Mean)
-    steps: dict[str, Mean] = field(default_factory=dict)
+    children: dict[tuple[str, Any], Node] = field(default_factory=dict)
+    rewards: list[float] = field(default_factory=list)
+    steps: dict[str, list[float]] = field(default_factory=dict)
     pending: int = 0
+    ways: int | None = None
 
     @property
     def visits(self) -> int:
-        return self.reward.count + self.pending
+        return len(self.rewards) + self.pending
 
 
 class ConstructionTree:
@@ -63,81 +61,103 @@ class ConstructionTree:
 
     Args:
         space: the operator space.
-        exploration: weight of UCT's exploration term; rewards are scaled to 0..1.
-        widening: a node visited n times reveals ``n ** widening`` steps.
-        trust: number of results below a node at which its own statistics of steps weigh as much as the whole tree's.
+        exploration: weight of UCT's exploration term; rewards are ranks, 0 to 1.
+        widening: a node visited n times gets ``n ** widening`` children.
+        trust: number of results at which a node's own statistics weigh as much as more general ones.
+        playouts: completions to choose from.
+        power: ranks are raised to it; the larger, the more the best count.
     """
 
-    def __init__(self, space: Any, exploration: float, widening: float, trust: float) -> None:
+    def __init__(self, space: Any, exploration: float, widening: float, trust: float, playouts: int = 1,
+                 power: float = 1.0) -> None:
         self.space = space
         self.exploration, self.widening, self.trust = exploration, widening, trust
+        self.playouts, self.power = playouts, power
         self.nodes: dict[Any, Node] = {}
         self.root = self._node(space.root)
-        self._steps: dict[Any, list[tuple[str, Any]]] = {}
-        self._low, self._high = math.inf, -math.inf
+        self._sorted: list[float] = []
+        self._ranks: dict[float, float] = {}
 
     # --- proposing: changes no statistics ----------------------------------------------------------------------------
 
     def propose(self, rng: np.random.Generator, known: Callable[[str], bool]) -> tuple[str, list[int]] | None:
         """A new formula and the path to the node from which it was completed; None if none was found."""
-        dead: set[Any] = set()
+        spent: set[int] = set()
         for _ in range(_TRIES):
-            if self.root.state.key in dead:
+            path = self._descend(spent)
+            if path is None:
                 return None
-            path, state = self._descend(rng, dead)
-            if state is None:
-                continue
-            op = self.space.finish(state) if state.is_final else self.space.complete(state, rng, thorough=False)
-            if op is not None and not known(str(op)):
-                return str(op), path
-            dead.add(state.key)
+            node = self._along(path)[-1]
+            formula = self._complete(node.state, rng, known)
+            if formula is not None:
+                return formula, path
+            spent.add(id(node))
         return None
 
-    def _descend(self, rng: np.random.Generator, dead: set[Any]) -> tuple[list[int], Any]:
-        """Follow the tree to its first new node; None in its place if there is no way on from where it got."""
+    def _complete(self, state: Any, rng: np.random.Generator, known: Callable[[str], bool]) -> str | None:
+        """The most promising of some new operators that a state leads to."""
+        found: dict[str, float] = {}
+        for _ in range(self.playouts):
+            op = self.space.complete(state, rng, thorough=False)
+            if op is None:
+                break
+            if str(op) not in found and not known(str(op)):
+                found[str(op)] = self._expectation(op)
+        return max(found, key=lambda formula: found[formula], default=None)
+
+    def _expectation(self, op: Operator) -> float:
+        """What an operator may be worth, by how much its steps have been worth above average. Rare ones count less."""
+        average = self._mean(self.root.rewards)
+        gain = 0.0
+        for label in self._labels(op):
+            rewards = self.root.steps.get(label, ())
+            gain += (self._sum(rewards) - average * len(rewards)) / (len(rewards) + self.trust)
+        return gain
+
+    def _descend(self, spent: set[int]) -> list[int] | None:
+        """The path to the node to branch off from; None when all are ``spent``, that is, have led to nothing new."""
         node, path = self.root, []
         while True:
-            index = self._choose(node, rng, dead)
-            if index is None:
-                dead.add(node.state.key)
-                return path, None
+            open_ = [(i, label, child) for i, ((label, _), child) in enumerate(node.children.items())
+                     if not self._is_spent(child, spent)]
+            if id(node) not in spent and (not open_ or self._is_narrow(node)):
+                return path
+            if not open_:
+                return None
+            promise = self._promise(node, [label for _, label, _ in open_])
+            worth = [self._uct(node, child, p) for (_, _, child), p in zip(open_, promise)]
+            index, _, node = open_[int(np.argmax(worth))]
             path.append(index)
-            state = self.steps(node)[index][1]
-            if state.is_final or state.key not in self.nodes or not self.nodes[state.key].visits:
-                return path, state
-            node = self.nodes[state.key]
 
-    def _choose(self, node: Node, rng: np.random.Generator, dead: set[Any]) -> int | None:
-        revealed, hidden = [], []
-        steps = self.steps(node)
-        for index, (_, state) in enumerate(steps):
-            if state.key not in dead:
-                seen = state.key in self.nodes and self.nodes[state.key].visits
-                (revealed if seen else hidden).append(index)
-        if hidden and (not revealed or len(revealed) < (node.visits + 1) ** self.widening):
-            promise = self._promise(node, [steps[i][0] for i in hidden])
-            return hidden[int(np.argmax(0.7 * promise + 0.3 * rng.random(len(hidden))))]
-        if not revealed:
-            return None
-        return max(revealed, key=lambda i: self._uct(node, self.nodes[steps[i][1].key]))
+    def _is_narrow(self, node: Node) -> bool:
+        """Whether a node shall have more children, and can."""
+        if len(node.children) >= (node.visits + 1) ** self.widening:
+            return False
+        if node.ways is None:
+            node.ways = len(self.space.actions(node.state))
+        return len(node.children) < node.ways
+
+    def _is_spent(self, node: Node, spent: set[int]) -> bool:
+        return id(node) in spent and all(self._is_spent(child, spent) for child in node.children.values())
 
     def _promise(self, node: Node, labels: Sequence[str]) -> np.ndarray:
         """What operators with such a step were worth, 0..1: below this node, blended with the whole tree."""
-        def means(steps: dict[str, Mean]) -> np.ndarray:
-            known = [self._scale(steps[label].value) if label in steps else math.nan for label in labels]
-            seen = [value for value in known if not math.isnan(value)]
-            return np.nan_to_num(np.array(known), nan=float(np.mean(seen)) if seen else 0.5)
+        def means(steps: dict[str, list[float]]) -> np.ndarray:
+            return np.array([self._mean(steps.get(label, ())) for label in labels])
 
-        everywhere = self.trust / (self.trust + node.reward.count)
+        everywhere = self.trust / (self.trust + len(node.rewards)) if self.trust else 0.0
         return everywhere * means(self.root.steps) + (1 - everywhere) * means(node.steps)
 
-    def _uct(self, parent: Node, child: Node) -> float:
-        gained = child.reward.count * self._scale(child.reward.value) if child.reward.count else 0.0
-        return gained / child.visits + self.exploration * math.sqrt(math.log(parent.visits + 1) / child.visits)
+    def _uct(self, parent: Node, child: Node, promise: float) -> float:
+        visits = max(child.visits, 1)
+        worth = (self._sum(child.rewards) + self.trust * promise) / (visits + self.trust)
+        return worth + self.exploration * math.sqrt(math.log(parent.visits + 1) / visits)
 
-    def _scale(self, reward: float) -> float:
-        span = self._high - self._low
-        return (reward - self._low) / span if span > 0 else 0.5
+    def _sum(self, rewards: Iterable[float]) -> float:
+        return sum(self._ranks[reward] for reward in rewards)
+
+    def _mean(self, rewards: Sequence[float]) -> float:
+        return self._sum(rewards) / len(rewards) if rewards else 0.5
 
     # --- learning ----------------------------------------------------------------------------------------------------
 
@@ -148,35 +168,39 @@ class ConstructionTree:
 
     def learn(self, path: Iterable[int], formula: str, reward: float) -> None:
         """Take in the reward of the operator that was completed at the end of ``path``."""
-        self._low, self._high = min(self._low, reward), max(self._high, reward)
-        labels = {action.label for action in self.space.path(Operator.parse(formula))}
-        for node in self._along(path):
-            node.reward.add(reward)
+        bisect.insort(self._sorted, reward)
+        count = len(self._sorted)
+        self._ranks = {r: ((bisect.bisect_left(self._sorted, r) + bisect.bisect_right(self._sorted, r)) / (2 * count)
+                           ) ** self.power for r in self._sorted}
+        op = Operator.parse(formula)
+        labels = self._labels(op)
+        for node in {id(node): node for node in (*self._along(path), *self._construction(op))}.values():
+            node.rewards.append(reward)
             for label in labels:
-                node.steps.setdefault(label, Mean()).add(reward)
+                node.steps.setdefault(label, []).append(reward)
 
-    @property
-    def worst(self) -> float:
-        """The lowest reward so far; what a failure counts as."""
-        return self._low if math.isfinite(self._low) else 0.0
-
-    def steps(self, node: Node) -> list[tuple[str, Any]]:
-        """The construction steps from a node, in a fixed order: their labels, and the states they lead to."""
-        key = node.state.key
-        if key not in self._steps:
-            self._steps[key] = [(action.label, self.space.step(node.state, action))
-                                for action in self.space.actions(node.state)]
-        return self._steps[key]
+    def _labels(self, op: Operator) -> list[str]:
+        return sorted({action.label for action in self.space.path(op)})
 
     def _along(self, path: Iterable[int]) -> list[Node]:
-        """The nodes on a path, made where there were none. A path that another version wrote ends where it fits no
-        more."""
+        """The nodes on a path. One that another version wrote ends where it fits no more."""
         found = [self.root]
         for index in path:
-            steps = self.steps(found[-1])
-            if not 0 <= index < len(steps):
+            children = list(found[-1].children.values())
+            if not 0 <= index < len(children):
                 break
-            found.append(self._node(steps[index][1]))
+            found.append(children[index])
+        return found
+
+    def _construction(self, op: Operator) -> list[Node]:
+        """The nodes on the canonical way to an operator, made where there were none, but for the final one."""
+        # The state is carried along: that of a node may be equal but for the names of what it holds.
+        found, state = [self.root], self.space.root
+        for action in self.space.path(op):
+            state = self.space.step(state, action)
+            if state.is_final:
+                break
+            found.append(found[-1].children.setdefault((action.label, state.key), self._node(state)))
         return found
 
     def _node(self, state: Any) -> Node:
@@ -188,9 +212,9 @@ class SynoMCTS(SynoStrategy):
     sample so far.
 
     Args:
-        exploration: weight of UCT's exploration term, relative to the range of rewards seen.
-        widening: a node visited n times reveals ``n ** widening`` steps; between 0 and 1.
-        trust: see :class:`ConstructionTree`.
+        exploration: weight of UCT's exploration term; rewards are ranks between 0 and 1.
+        widening: a node visited n times gets ``n ** widening`` children; between 0 and 1.
+        trust, playouts, power: see :class:`ConstructionTree`.
         warm_up: how many random samples come before the tree decides.
         arguments: of :class:`~.base.SynoStrategy`.
 
@@ -198,15 +222,20 @@ class SynoMCTS(SynoStrategy):
         ConfigError: an argument is out of range.
     """
 
-    def __init__(self, *, exploration: float = 0.5, widening: float = 0.6, trust: float = 3.0, warm_up: int = 4,
-                 **arguments: Any) -> None:
+    def __init__(self, *, exploration: float = 0.3, widening: float = 0.5, trust: float = 3.0, playouts: int = 8,
+                 power: float = 2.0, warm_up: int = 6, **arguments: Any) -> None:
         super().__init__(**arguments)
         for name, value in (('exploration', exploration), ('trust', trust), ('warm_up', warm_up)):
             if not value >= 0:
                 raise ConfigError(f'{name} must not be negative, got {value!r}')
         if not 0 < widening <= 1:
             raise ConfigError(f'widening must be above 0 and at most 1, got {widening!r}')
+        if not isinstance(playouts, int) or playouts < 1:
+            raise ConfigError(f'playouts must be a whole number of at least 1, got {playouts!r}')
+        if not power > 0:
+            raise ConfigError(f'power must be above 0, got {power!r}')
         self.exploration, self.widening, self.trust, self.warm_up = exploration, widening, trust, warm_up
+        self.playouts, self.power = playouts, power
         self.best: Outcome | None = None
         self._trees: dict[str, ConstructionTree] = {}
 
@@ -214,7 +243,7 @@ class SynoMCTS(SynoStrategy):
         """The tree of a choice."""
         if label not in self._trees:
             self._trees[label] = ConstructionTree(self.choices[label].space, self.exploration, self.widening,
-                                                  self.trust)
+                                                  self.trust, self.playouts, self.power)
         return self._trees[label]
 
     def propose(self, rng: np.random.Generator) -> Proposal:
@@ -241,8 +270,8 @@ class SynoMCTS(SynoStrategy):
             if label in paths:
                 tree.expect(paths[label], -1)
             if formula != KEEP:
-                reward = tree.worst if outcome.reward is None else outcome.reward
-                tree.learn(paths.get(label, ()), formula, reward)
+                # By rank, a failure is as bad as the worst.
+                tree.learn(paths.get(label, ()), formula, -math.inf if outcome.reward is None else outcome.reward)
         if outcome.reward is not None and (self.best is None or outcome.reward > self.best.reward):
             self.best = outcome
 

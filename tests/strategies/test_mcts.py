@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -45,16 +46,15 @@ def test_proposing_changes_nothing(tree: ConstructionTree) -> None:
     for n in range(10):
         formula, path = tree.propose(np.random.default_rng(n), lambda formula: False)
         tree.learn(path, formula, _value(formula))
-    before = {key: (node.visits, node.reward.total) for key, node in tree.nodes.items()}
+    before = {key: list(node.rewards) for key, node in tree.nodes.items()}
     proposals = [tree.propose(np.random.default_rng(7), lambda formula: False) for _ in range(3)]
     assert proposals[0] == proposals[1] == proposals[2]
-    assert before == {key: (node.visits, node.reward.total) for key, node in tree.nodes.items()}
+    assert before == {key: node.rewards for key, node in tree.nodes.items()}
 
 
 def test_what_is_in_flight_repels(tree: ConstructionTree) -> None:
     for formula in (str(op) for op in toy.OPERATORS.values()):
-        path = [a.digit for a in tree.space.path(Operator.parse(formula))]
-        tree.learn(path, formula, 1.0)
+        tree.learn([], formula, 1.0)
     first = tree.propose(np.random.default_rng(0), lambda formula: False)[1]
     for _ in range(20):
         tree.expect(first, +1)
@@ -67,22 +67,43 @@ def test_what_is_in_flight_repels(tree: ConstructionTree) -> None:
 
 def test_only_what_is_new_is_proposed(tree: ConstructionTree) -> None:
     known: set[str] = set()
-    for n in range(9):
-        formula, path = tree.propose(np.random.default_rng(n), known.__contains__)
-        assert formula not in known
-        known.add(formula)
-        tree.learn(path, formula, 0.0)
-    assert tree.propose(np.random.default_rng(9), known.__contains__) is None
+    for n in range(50):
+        found = tree.propose(np.random.default_rng(n), known.__contains__)
+        if found is not None:
+            assert found[0] not in known
+            known.add(found[0])
+            tree.learn(found[1], found[0], 0.0)
+    assert len(known) == 9
+    assert tree.propose(np.random.default_rng(99), known.__contains__) is None
 
 
 def test_a_path_that_does_not_fit_ends_early(tree: ConstructionTree) -> None:
-    tree.learn([0, 99, 1], next(str(op) for op in toy.OPERATORS.values()), 1.0)
-    assert tree.root.visits == 1
-    assert len(tree.nodes) == 2
+    tree.learn([], next(str(op) for op in toy.OPERATORS.values()), 1.0)
+    tree.expect([0, 99, 1], +1)
+    assert [node.pending for node in tree.nodes.values()] == [1, 1, 0]
+
+
+def test_an_evaluated_operator_joins_with_its_whole_construction(tree: ConstructionTree) -> None:
+    tree.learn([], str(list(toy.OPERATORS.values())[5]), 1.0)
+    assert set(tree.nodes) == {(), (1,), (1, 2)}
+    tree.learn([0], str(list(toy.OPERATORS.values())[4]), 0.0)
+    assert [len(tree.nodes[key].rewards) for key in ((), (1,), (1, 2), (1, 1))] == [2, 2, 1, 1], 'each node once'
+
+
+def test_rewards_count_by_rank(tree: ConstructionTree) -> None:
+    formulas = [str(op) for op in toy.OPERATORS.values()]
+    other = ConstructionTree(toy.ToySpace(), exploration=0.5, widening=0.6, trust=3.0)
+    for formula, reward in zip(formulas, (0.1, 0.5, -math.inf, 0.9)):
+        tree.learn([], formula, reward)
+        other.learn([], formula, -1e9 if reward == -math.inf else 1000 * reward)
+    for n in range(5):
+        assert tree.propose(np.random.default_rng(n), set().__contains__) == other.propose(
+            np.random.default_rng(n), set().__contains__)
 
 
 def test_bad_arguments() -> None:
-    for arguments in ({'widening': 0}, {'widening': 1.5}, {'exploration': -1}, {'trust': float('nan')}):
+    for arguments in ({'widening': 0}, {'widening': 1.5}, {'exploration': -1}, {'trust': float('nan')}, {'playouts': 0},
+                      {'power': 0}):
         with pytest.raises(ConfigError, match=next(iter(arguments))):
             make_strategy('mcts', **arguments)
 
@@ -120,7 +141,7 @@ def test_the_same_everywhere() -> None:
     code = ('import json, sys; sys.path.insert(0, sys.argv[1]); import toy; '
             'source = open(sys.argv[2]).read().replace("from . import toy", "import toy"); '
             'scope = {"__name__": "tests"}; exec(compile(source, "tests", "exec"), scope); '
-            'print(json.dumps(scope["_search"](4)))')
+            'print(json.dumps(scope["_search"](3)))')
     command = [sys.executable, '-c', code, Path(__file__).parent, __file__]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONHASHSEED': seed})
             for seed in ('1', '2')]
