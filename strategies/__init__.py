@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .base import SynoStrategy
 
 _HOME = {'SynoRandom': 'random', 'SynoEvolution': 'evolution', 'SynoMCTS': 'mcts', 'SynoStrategy': 'base',
-         'Candidate': 'outcome', 'Outcome': 'outcome', 'Proposal': 'outcome'}
+         'SynoTuner': 'tuner', 'Candidate': 'outcome', 'Outcome': 'outcome', 'Proposal': 'outcome'}
 _BY_NAME = {'random': 'SynoRandom', 'evolution': 'SynoEvolution', 'mcts': 'SynoMCTS'}
 __all__ = [*_HOME, 'make_strategy', 'strategy_names']
 

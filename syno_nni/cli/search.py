@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from syno_nni.config import load_config
+from syno_nni.config import is_nnictl_file, load_config, load_yaml
 from syno_nni.run_directory import new_run_directory
 
 from .arguments import SubParsers, add_run_options, with_run_options
@@ -26,6 +26,10 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    if args.dry_run and args.config is not None and is_nnictl_file(load_yaml(args.config)):
+        from .nnictl import resolve
+        print(resolve(args.config), end='')
+        return 0
     config = with_run_options(load_config(args.config), args)
     if args.dry_run:
         print(config.to_yaml(), end='')

@@ -1,0 +1,60 @@
+"""`syno-nni nnictl`: NNI's own command line, with the experiment file checked first and the manager kept on loopback."""
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+import yaml
+
+from syno_nni.errors import ConfigError
+
+from .arguments import SubParsers
+
+
+def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        'nnictl', parents=[common], help="NNI's nnictl, with the manager on loopback only",
+        description="NNI's nnictl: `syno-nni nnictl create --config FILE.yml` checks the file with messages of one line, and "
+        "starts NNI's manager so that it listens on this machine only. Started by nnictl itself, it listens on all "
+        'interfaces, without authentication.')
+    parser.add_argument('--host', default='127.0.0.1', help='address that the manager listens on (default: %(default)s)')
+    parser.add_argument('arguments', nargs=argparse.REMAINDER, metavar='...', help='create --config FILE.yml --port PORT, '
+                        'resume, stop, ...: see nnictl --help')
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    words = args.arguments
+    if words[:1] == ['create']:
+        path = _value(words, '--config', '-c')
+        if path is None:
+            raise ConfigError('nnictl create: --config FILE.yml is missing')
+        resolve(path)
+    from syno_nni.nas.manager import manager_environment
+    with manager_environment(args.host, detached=True):
+        return subprocess.run([sys.executable, '-m', 'nni.tools.nnictl.nnictl', *words], check=False).returncode
+
+
+def resolve(path: str) -> str:
+    """The resolved form of a file for ``nnictl create``, as YAML.
+
+    Raises:
+        ConfigError: something is wrong with it.
+    """
+    from syno_nni.config import load_yaml
+    from syno_nni.nnictl_file import resolved
+    data = load_yaml(path)
+    if not isinstance(data, dict):
+        raise ConfigError(f'{path}: wants a mapping of keys to values')
+    return yaml.safe_dump(resolved(data, path), sort_keys=False, allow_unicode=True, default_flow_style=None, width=116)
+
+
+def _value(words: list[str], *names: str) -> str | None:
+    for i, word in enumerate(words):
+        name, equals, value = word.partition('=')
+        if name in names:
+            return value if equals else next(iter(words[i + 1:i + 2]), None)
+    return None
