@@ -33,6 +33,8 @@ class BackboneSpace(ModelSpace):
         group_by: which slots share one choice, see :func:`~.slots.group_slots`.
         keep: probability with which a random sample keeps the layers of a group.
         label: of the choice, or the start of the labels when there are several groups.
+        pool: number of operators to choose from, for strategies that need a finite list (NNI's TPE and PolicyBasedRL); 0
+            for the whole space.
         timm_kwargs: further arguments of ``timm.create_model``.
 
     Raises:
@@ -42,11 +44,11 @@ class BackboneSpace(ModelSpace):
 
     def __init__(self, model_name: str, example_shape: Sequence[int], space: Mapping[str, Any], *,
                  slots: Mapping[str, Any] | None = None, group_by: str = 'model', keep: float = 0.0,
-                 label: str = 'operator', **timm_kwargs: Any) -> None:
+                 label: str = 'operator', pool: int = 0, **timm_kwargs: Any) -> None:
         super().__init__()
         net = create_backbone(model_name, **timm_kwargs)
         found, excluded = find_slots(net, tuple(example_shape), **dict(slots or {}))
-        found, narrow = _wide_enough(found, float(space.get('window_ratio', Heuristics().window_ratio)))
+        found, narrow = wide_enough(found, float(space.get('window_ratio', Heuristics().window_ratio)))
         self.excluded: list[Excluded] = [*excluded, *narrow]
         if not found:
             why = '; '.join(dict.fromkeys(f'{e.name}: {e.reason}' for e in self.excluded[:3]))
@@ -59,7 +61,8 @@ class BackboneSpace(ModelSpace):
             spec = {**space, 'bindings': bindings(members)}
             for slot in members:
                 layer = net.get_submodule(slot.name)
-                filled = OperatorSlot(layer, partial(fill_like, layer, slot), spec, keep=keep, label=choice)
+                filled = OperatorSlot(layer, partial(fill_like, layer, slot), spec, keep=keep, label=choice,
+                                      pool=pool)
                 for alias in (slot.name, *slot.aliases):
                     parent, _, child = alias.rpartition('.')
                     setattr(net.get_submodule(parent), child, filled)
@@ -80,7 +83,7 @@ def fill_like(layer: nn.Module, slot: Slot, formula: str) -> FilledSlot:
     return filled.train(layer.training)
 
 
-def _wide_enough(slots: Sequence[Slot], window_ratio: float) -> tuple[list[Slot], list[Excluded]]:
+def wide_enough(slots: Sequence[Slot], window_ratio: float) -> tuple[list[Slot], list[Excluded]]:
     """The slots whose maps have room for the window of the layer replaced, and the others.
 
     One operator fills all slots of a group and must fit the smallest: a few tiny maps would forbid every window in all.

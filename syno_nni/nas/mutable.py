@@ -1,13 +1,14 @@
 """The operator as an NNI mutable: one labelled choice out of an operator space."""
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from nni.mutable import LabeledMutable, Sample, SampleValidationError
+from nni.mutable import Categorical, LabeledMutable, Sample, SampleValidationError
 from nni.mutable.exception import SampleMissingError
 from nni.mutable.utils import auto_label
 
@@ -52,6 +53,29 @@ def _space(key: str) -> OperatorSpace:
         return OperatorSpace.preset(preset, **arguments)
     except TypeError as error:
         raise SpaceError(f'the description of an operator space does not fit the preset {preset!r}: {error}') from None
+
+
+def operator_pool(space: SpaceSpec, size: int, *, seed: int = 0, label: str | None = None) -> Categorical:
+    """A choice among ``size`` samples of an operator space and :data:`KEEP`: for strategies that need a finite list, such
+    as NNI's TPE and PolicyBasedRL.
+
+    Raises:
+        SpaceError: the space does not have so many operators, as far as sampling finds.
+    """
+    values = [KEEP, *itertools.islice(distinct_samples(operator_space(space), np.random.default_rng(seed), 50 * size), size)]
+    if len(values) <= size:
+        raise SpaceError(f'the pool is to hold {size} operators, and only {len(values) - 1} were found in the space')
+    return Categorical(values, label=auto_label(label))
+
+
+def distinct_samples(space: OperatorSpace, rng: np.random.Generator | np.random.RandomState, tries: int) -> Iterator[str]:
+    """The formulas of distinct samples, until so many tries are over."""
+    seen: set[str] = set()
+    for _ in range(tries):
+        value = str(space.sample(rng))
+        if value not in seen:
+            seen.add(value)
+            yield value
 
 
 class OperatorChoice(LabeledMutable):
@@ -128,14 +152,7 @@ class OperatorChoice(LabeledMutable):
             yield self.freeze(memo)
             return
         rng, wanted = np.random.RandomState(0), min(2 ** (granularity or 1), GRID_LIMIT)
-        values = [KEEP]
-        for _ in range(50 * wanted):
-            if len(values) >= wanted:
-                break
-            value = str(self.space.sample(rng))
-            if value not in values:
-                values.append(value)
-        for value in values:
+        for value in (KEEP, *itertools.islice(distinct_samples(self.space, rng, 50 * wanted), wanted - 1)):
             memo[self.label] = value
             yield self.freeze(memo)
         del memo[self.label]

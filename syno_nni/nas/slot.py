@@ -7,7 +7,7 @@ from nni.mutable import Sample, ensure_frozen
 from nni.nas.nn.pytorch import ModelSpace, MutableModule
 from torch import Tensor, nn
 
-from .mutable import KEEP, OperatorChoice, SpaceSpec
+from .mutable import KEEP, OperatorChoice, SpaceSpec, operator_pool
 
 __all__ = ['Fill', 'ModelSpace', 'OperatorSlot']
 # ModelSpace is NNI's own: whoever imports it from here gets it without the warnings of NNI's import.
@@ -28,20 +28,22 @@ class OperatorSlot(MutableModule):
         space: description of the operator space (see :func:`~.mutable.operator_space`).
         keep: probability with which a random sample keeps the layer.
         label: name of the choice.
+        pool: number of operators to choose from (see :func:`~.mutable.operator_pool`); 0 for the whole space.
     """
 
     @classmethod
     def create_fixed_module(cls, sample: Sample, layer: nn.Module, fill: Fill, space: SpaceSpec, *,
-                            keep: float = 0.0, label: str = 'operator') -> nn.Module:
+                            keep: float = 0.0, label: str = 'operator', pool: int = 0) -> nn.Module:
         # Not validated against the space: the sampling side has done it, and a winner must load in a changed space.
         return _filled(layer, fill, sample[label])
 
-    def __init__(self, layer: nn.Module, fill: Fill, space: SpaceSpec, *, keep: float = 0.0,
-                 label: str = 'operator') -> None:
+    def __init__(self, layer: nn.Module, fill: Fill, space: SpaceSpec, *, keep: float = 0.0, label: str = 'operator',
+                 pool: int = 0) -> None:
         super().__init__()
         self.layer = layer
         self.fill = fill
-        self.choice = self.add_mutable(OperatorChoice(space, keep=keep, label=label))
+        self.choice = self.add_mutable(operator_pool(space, pool, label=label) if pool else
+                                       OperatorChoice(space, keep=keep, label=label))
         self.dry_run = _filled(layer, fill, ensure_frozen(self.choice))
 
     def freeze(self, sample: Sample) -> nn.Module:

@@ -15,7 +15,7 @@ from torch import nn
 
 from syno_nni.errors import SpaceError
 from syno_nni.nas.flat_space import FlatModelSpace
-from syno_nni.nas.mutable import GRID_LIMIT, KEEP, OperatorChoice, operator_space
+from syno_nni.nas.mutable import GRID_LIMIT, KEEP, OperatorChoice, operator_pool, operator_space
 from syno_nni.nas.slot import ModelSpace, OperatorSlot
 
 from ...strategies import toy
@@ -171,3 +171,42 @@ def test_nnis_own_strategies_work(name: str) -> None:
         getattr(stock, name)(**arguments)(space, SequentialExecutionEngine(max_model_count=6))
     assert len(seen) == 6
     assert set(seen) <= {*FORMULAS, KEEP}
+
+
+@pytest.mark.parametrize('name', ['TPE', 'PolicyBasedRL'])
+def test_nnis_strategies_for_finite_spaces_work_on_a_pool(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == 'PolicyBasedRL':
+        pytest.importorskip('tianshou')
+    import nni.nas.strategy as stock
+    from nni.nas.evaluator import FunctionalEvaluator
+    from nni.nas.execution import SequentialExecutionEngine
+
+
+    seen: list[str] = []
+
+    def evaluate(model: nn.Module) -> None:
+        seen.append(str(model))
+        nni.report_final_result(0.1 * len(seen))
+
+    monkeypatch.setattr('time.sleep', lambda seconds: None)
+    pool = operator_pool({'preset': 'toy'}, 3, label='operator')
+    assert len(pool.values) == 4 and set(pool.values) <= {*FORMULAS, KEEP}
+    arguments = {'samples_per_update': 2} if name == 'PolicyBasedRL' else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        space = SimplifiedModelSpace(nni.trace(nn.Identity)(), {'operator': pool}, FunctionalEvaluator(evaluate))
+        getattr(stock, name)(**arguments)(space, SequentialExecutionEngine(max_model_count=4))
+    assert len(seen) == 4
+
+
+def test_slots_can_share_a_pool() -> None:
+    class Pooled(ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            self.slots = nn.ModuleList(
+                OperatorSlot(nn.Identity(), lambda formula: nn.Identity(), {'preset': 'toy'}, pool=3) for _ in range(2))
+
+    (choice,) = Pooled().simplify().values()
+    assert len(choice.values) == 4 and choice.values[0] == KEEP
+    with pytest.raises(SpaceError, match='only 9 were found'):
+        operator_pool({'preset': 'toy'}, 10)
