@@ -43,9 +43,7 @@ def load(name: str) -> ZooEntry:
         ZooError: there is no such entry (with close names), or its file is malformed or of a newer format.
     """
     if name not in _files():
-        near = difflib.get_close_matches(str(name), names(), 2)
-        hint = f'; did you mean {" or ".join(near)}?' if near else ''
-        raise ZooError(f'the zoo has no operator {name!r:.80}{hint} `syno-nni zoo list` shows all')
+        raise ZooError(f'the zoo has no operator {name!r:.80}{close_names(name, names())} `syno-nni zoo list` shows all')
     return _read(name)
 
 
@@ -73,18 +71,7 @@ def parse_entry(text: str, where: str) -> ZooEntry:
     Raises:
         ZooError: it is malformed; names ``where`` and what is wrong.
     """
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise ZooError(f'{where}: not JSON: {error}') from None
-    if not isinstance(data, dict):
-        raise ZooError(f'{where}: wanted a JSON object, got {type(data).__name__}')
-    version = data.get('format')
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise ZooError(f'{where}: "format" must be a version number such as {FORMAT}, got {version!r:.40}')
-    if version > FORMAT:
-        raise ZooError(f'{where}: format {version} is newer than {FORMAT}, the newest that this version reads; '
-                       'upgrade syno-nni')
+    data = check_format(text, where, FORMAT)
     for key in ('name', 'formula', 'family', 'source'):
         if not isinstance(data.get(key), str):
             raise ZooError(f'{where}: "{key}" must be text, got {data.get(key)!r:.40}')
@@ -99,3 +86,30 @@ def parse_entry(text: str, where: str) -> ZooEntry:
         raise ZooError(f'{where}: the formula has id {operator.id}, and the file says {data["id"]!r:.40}')
     return ZooEntry(data['name'], operator, data['family'], data['source'], str(data.get('citation', '')),
                     tuple(published))
+
+
+def check_format(text: str, where: str, newest: int) -> dict[str, Any]:
+    """The JSON object of a text, whose "format" this version reads.
+
+    Raises:
+        ZooError: it is no JSON object, or of no known format.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ZooError(f'{where}: not JSON: {error}') from None
+    if not isinstance(data, dict):
+        raise ZooError(f'{where}: wanted a JSON object, got {type(data).__name__}')
+    version = data.get('format')
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise ZooError(f'{where}: "format" must be a version number such as {newest}, got {version!r:.40}')
+    if version > newest:
+        raise ZooError(f'{where}: format {version} is newer than {newest}, the newest that this version reads; '
+                       'upgrade syno-nni')
+    return data
+
+
+def close_names(name: str, known: list[str]) -> str:
+    """A hint for an error message: the names closest to an unknown one, or just the end of the clause."""
+    near = difflib.get_close_matches(str(name), known, 2)
+    return f'; did you mean {" or ".join(near)}?' if near else ';'

@@ -54,7 +54,7 @@ class FilledSlot(nn.Module):
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one call of the operator, per sample."""
-        return self.op.macs(self.layer.sizes)
+        return self.op.macs(operator_sizes(self.op, self.sizes, self.layout))
 
     @property
     def in_features(self) -> int:

@@ -74,6 +74,21 @@ def slot_losses(model: nn.Module, groups: Mapping[str, Sequence[Slot]], operator
     return losses
 
 
+def slot_errors(model: nn.Module, groups: Mapping[str, Sequence[Slot]], operators: Iterable[Operator], *,
+                batches: Sequence[Any] | None = None, sweeps: int = 4) -> dict[str, dict[str, float]]:
+    """What :func:`slot_losses` returns where there is no score: the relative squared error of the slots' outputs that a
+    warm start leaves, weighted by their shares of the MACs. It needs no labels, and without ``batches`` no data.
+    """
+    errors: dict[str, dict[str, float]] = {}
+    for name, slots in groups.items():
+        errors[name] = {}
+        for op in operators:
+            if not any(misfit(op, s) for s in slots):
+                left = warm_start(model, retrofit(model, op, slots=slots), batches, sweeps=sweeps)
+                errors[name][op.id] = sum(s.share * left[s.name] for s in slots)
+    return errors
+
+
 def layer_latencies(model: nn.Module, example_input: Example = None, *, rounds: int = 15) -> dict[str, float]:
     """Latency in ms that every convolution and linear layer has within the running model: the median of ``rounds``.
 
