@@ -378,6 +378,17 @@ def sum_of_halves(op: Operator, context: Context) -> Operator | None:
     return None
 
 
+@rule('sum_r f(r, r//B, r%B) = sum_(a, b) f(a*B + b, a, b)')
+def sum_in_digits(op: Operator, context: Context) -> Operator | None:
+    for kind in (MergeLeft, MergeRight):
+        for node in nodes_of(op, kind):
+            if isinstance(it := node.of, Sum):
+                halves = MergeLeft(it, node.block), MergeRight(it, node.block)
+                return with_sums(op, [it.index], [h.size for h in halves], lambda old, new, it=it, halves=halves: {
+                    **dict(zip(halves, new)), it: Split(*new)})
+    return None
+
+
 @rule("sum_(a, b) f(a*B + b) * w[a, b] = sum_r f(r) * w'[r] where every tensor uses both or neither")
 def joint_sums(op: Operator, context: Context) -> Operator | None:
     uses = uses_of(op)

@@ -254,7 +254,8 @@ def _fit(family: Terms, target: np.ndarray, where: np.ndarray, rng: np.random.Ge
             np.add.at(derivative, (starts[number] + element, where), others)
         gram, slope = derivative @ derivative.T, derivative @ error
         for _ in range(8):
-            move = np.linalg.solve(gram + damping * np.eye(len(gram)), slope)
+            # Never quite zero: directions that change nothing (a scale moved between weights) make the matrix singular.
+            move = np.linalg.solve(gram + max(damping, 1e-12 * np.trace(gram)) * np.eye(len(gram)), slope)
             tried = [w + move[a:b] for w, a, b in zip(weights, starts, starts[1:])]
             products = np.prod([w[e] for w, e in zip(tried, family.elements)], axis=0)
             if float(np.sum((target - np.bincount(where, products, len(target))) ** 2)) < residual:
