@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from nni.runtime.log import silence_stdout
 
 from syno_nni.environment import environment
 from syno_nni.strategies import make_strategy
@@ -38,6 +39,7 @@ def search(name: str, seed: int, trials: int, workers: int = WORKERS, **class_ar
     """Trials of one simulated search, in the order in which they ended."""
     engine = SimulatedEngine(SyntheticLandscape(BINDINGS, seed), trials, workers)
     if name == 'nni':
+        silence_stdout()
         from nni.nas.strategy import RegularizedEvolution
         strategy = RegularizedEvolution(population_size=20, sample_size=5, mutation_prob=1.0, seed=seed)
     else:

@@ -59,7 +59,7 @@ class SyntheticLandscape:
     """
 
     def __init__(self, bindings: Sequence[Mapping[str, int]], seed: int = 0, *,
-                 objective: ObjectiveConfig | None = None, ruggedness: float = 0.03, noise: float = 0.005,
+                 objective: ObjectiveConfig | None = None, ruggedness: float = 0.06, noise: float = 0.005,
                  failure_rate: float = 0.03) -> None:
         self.bindings = [dict(b) for b in bindings]
         self.seed = seed
@@ -102,7 +102,7 @@ class SyntheticLandscape:
                                for node in op.inputs[side].walk())
         links = {(node.kind, str(node.size), child.kind, str(child.size)) for node in op.nodes() for child in node.bottom}
         quality *= math.exp(self.ruggedness * sum(self._normal(*link) for link in links))
-        return 0.1 + 0.85 * (1 - math.exp(-2.5 * min(quality, 1.2))) / (1 - math.exp(-2.5 * 1.2))
+        return 0.1 + 0.85 * (1 - math.exp(-1.5 * min(quality, 1.5))) / (1 - math.exp(-1.5 * 1.5))
 
     def latency_ms(self, op: Operator) -> float:
         """Milliseconds of the whole model without noise."""
