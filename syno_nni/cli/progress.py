@@ -55,7 +55,8 @@ def outcome_line(candidate: Candidate, state: RunState, total: int) -> str:
     what = 'original' if candidate.id == BASELINE else f'{candidate.number:3d}/{total}'
     if candidate.status == 'failed':
         reason = f'{candidate.error.kind}: {one_line(candidate.error.message)}' if candidate.error else ''
-        return shorten(f'{what:>8}  failed, {reason}', _WIDTH)
+        failed = '' if candidate.error and candidate.error.kind == 'rejected' else 'failed, '
+        return shorten(f'{what:>8}  {failed}{reason}', _WIDTH)
     m = candidate.metrics
     numbers = [f'acc {100 * m["accuracy"]:5.1f} %'] if 'accuracy' in m else []
     numbers += [f'{state.latency_ms(candidate):7.2f} ms'] if 'latency_ms' in m else []

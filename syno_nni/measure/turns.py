@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import gc
 import math
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,20 +18,24 @@ def take_turns(calls: Sequence[Call], *, warmup: int, min_rounds: int, max_round
                seconds: float) -> list[list[float]]:
     """Milliseconds per call, one list for each of ``calls``, all of one length.
 
-    Every round times every call; who goes first rotates, because the first one pays for what happened in between.
+    Every round times every call. Who goes first rotates, because the first one pays for what happened in between; the
+    others follow in an order drawn anew, because each pays for what the one before it has left in the caches.
     """
     for call in calls:
         for _ in range(warmup):
             call()
     repeats = [max(1, math.ceil(SHORTEST_MS / max(time_ms(call, 1), 1e-4))) for call in calls]
     timings: list[list[float]] = [[] for _ in calls]
+    shuffle = random.Random(0).shuffle
     started = time.perf_counter()
     with _no_garbage_collection():
         for n in range(max_rounds):
             if n >= min_rounds and time.perf_counter() - started > seconds:
                 break
-            for k in range(len(calls)):
-                i = (n + k) % len(calls)
+            first = n % len(calls)
+            others = [i for i in range(len(calls)) if i != first]
+            shuffle(others)
+            for i in (first, *others):
                 timings[i].append(time_ms(calls[i], repeats[i]))
     return timings
 

@@ -30,6 +30,8 @@ from .digits import digit_shift, digits
 from .program import Program
 from .substitute import substituted
 
+MAX_COLUMNS = 400
+"""On maps of at most so many positions windows are also copied out, for a matrix product instead of a convolution."""
 LETTERS = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ'
 MAX_AXES = 3
 
@@ -309,6 +311,15 @@ class Lowering:
                 yield done
             if not any(axis.kept or axis.inner for axis in axes):
                 break
+        if axes and not cycles and math.prod(extent(axis.result) for axis in axes) <= MAX_COLUMNS:
+            way = partial.fork()
+            del way.values[data], way.values[weight]
+            opened = self._approach(way.builder, value, left)
+            stage = _Stage(self, way, opened, self._approach(way.builder, kernel, right), [], summed, 'windows')
+            for done, result in stage.products():
+                done.summed *= math.prod(map(extent, summed))
+                done.values[data | weight] = self._settle(done, result, private)
+                yield done
 
     def _cycles(self, left: Iterable[Coordinate], right: Iterable[Coordinate], private: set[Sum]) -> list[_Cycle]:
         """The halves of a Merge, one in the data and one in the weight, that meet in a cyclic axis."""
@@ -418,6 +429,11 @@ class _Stage:
             for block in self._blocks():
                 yield self._convolution(lead, slots, block=block)
         if not self.inside:
+            yield from self.products()
+
+    def products(self) -> Iter[tuple[Partial, Value]]:
+        """The matrix products, for a stage without spatial axes."""
+        if self.channels:
             yield self._matrix_product()
             if not self.groups and self.value.labels[-len(self.channels):] == tuple(self.channels):
                 yield self._linear()

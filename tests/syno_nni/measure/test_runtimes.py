@@ -74,7 +74,7 @@ def test_a_worker_that_fails_explains_itself() -> None:
     assert 'nowhere' in done.stderr
 
 
-def test_everyone_goes_first_in_turn() -> None:
+def test_everyone_goes_first_in_turn_and_nobody_always_follows_the_same() -> None:
     log: list[str] = []
 
     def call(name: str) -> None:
@@ -82,6 +82,9 @@ def test_everyone_goes_first_in_turn() -> None:
         time.sleep(0.002)  # long enough not to be repeated within a timing
 
     calls = [lambda name=name: call(name) for name in 'abc']
-    timings = take_turns(calls, warmup=0, min_rounds=3, max_rounds=3, seconds=0)
-    assert [len(t) for t in timings] == [3, 3, 3]
-    assert ''.join(log[-9:]) == 'abcbcacab'
+    timings = take_turns(calls, warmup=0, min_rounds=12, max_rounds=12, seconds=0)
+    assert [len(t) for t in timings] == [12, 12, 12]
+    rounds = [''.join(log[-36:][n:n + 3]) for n in range(0, 36, 3)]
+    assert all(sorted(r) == ['a', 'b', 'c'] for r in rounds)
+    assert [r[0] for r in rounds] == list('abc' * 4)
+    assert len(set(rounds)) > 3
