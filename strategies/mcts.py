@@ -69,10 +69,10 @@ class ConstructionTree:
     """
 
     def __init__(self, space: Any, exploration: float, widening: float, trust: float, playouts: int = 1,
-                 power: float = 1.0, breadth: float = 1.0) -> None:
+                 power: float = 1.0) -> None:
         self.space = space
         self.exploration, self.widening, self.trust = exploration, widening, trust
-        self.playouts, self.power, self.breadth = playouts, power, breadth
+        self.playouts, self.power = playouts, power
         self.nodes: dict[Any, Node] = {}
         self.root = self._node(space.root)
         self._sorted: list[float] = []
@@ -131,7 +131,7 @@ class ConstructionTree:
 
     def _is_narrow(self, node: Node) -> bool:
         """Whether a node shall have more children, and can."""
-        if len(node.children) >= self.breadth * (node.visits + 1) ** self.widening:
+        if len(node.children) >= (node.visits + 1) ** self.widening:
             return False
         if node.ways is None:
             node.ways = len(self.space.actions(node.state))
@@ -223,7 +223,7 @@ class SynoMCTS(SynoStrategy):
     """
 
     def __init__(self, *, exploration: float = 0.3, widening: float = 0.5, trust: float = 3.0, playouts: int = 8,
-                 power: float = 2.0, breadth: float = 1.0, warm_up: int = 6, **arguments: Any) -> None:
+                 power: float = 2.0, warm_up: int = 6, **arguments: Any) -> None:
         super().__init__(**arguments)
         for name, value in (('exploration', exploration), ('trust', trust), ('warm_up', warm_up)):
             if not value >= 0:
@@ -235,7 +235,7 @@ class SynoMCTS(SynoStrategy):
         if not power > 0:
             raise ConfigError(f'power must be above 0, got {power!r}')
         self.exploration, self.widening, self.trust, self.warm_up = exploration, widening, trust, warm_up
-        self.playouts, self.power, self.breadth = playouts, power, breadth
+        self.playouts, self.power = playouts, power
         self.best: Outcome | None = None
         self._trees: dict[str, ConstructionTree] = {}
 
@@ -243,8 +243,7 @@ class SynoMCTS(SynoStrategy):
         """The tree of a choice."""
         if label not in self._trees:
             self._trees[label] = ConstructionTree(self.choices[label].space, self.exploration, self.widening,
-                                                  self.trust, self.playouts, self.power,
-                                                  self.breadth)
+                                                  self.trust, self.playouts, self.power)
         return self._trees[label]
 
     def propose(self, rng: np.random.Generator) -> Proposal:
