@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from .errors import ConfigError
@@ -104,13 +104,18 @@ class DataConfig(_Section):
 class SpaceConfig(_Section):
     """The operator space: a preset, the allowed MACs relative to the slots' original layers, and the preset's limits.
 
-    ``variables`` overrides coefficients of the bindings (``k_1``, ``k_2``, ``s``, ``g``). ``limits`` are keyword
-    arguments of ``OperatorSpace.preset``.
+    ``variables`` overrides coefficients of the bindings (``k_1``, ``k_2``, ``s``, ``g``). ``limits`` are those of
+    ``syno_nni.synthesis.limits``, such as ``windowRatio`` or ``maxRank``.
     """
     preset: Text = 'conv2d'
     macs_ratio: tuple[Weight, Positive] = (0.15, 0.9)
     variables: dict[Text, Count] = Field(default_factory=dict)
     limits: dict[Text, JsonValue] = Field(default_factory=dict)
+
+    @field_validator('limits')
+    @classmethod
+    def _camel_case(cls, limits: dict[str, Any]) -> dict[str, Any]:
+        return {to_camel(name): value for name, value in limits.items()}
 
     @model_validator(mode='after')
     def _ordered(self) -> SpaceConfig:

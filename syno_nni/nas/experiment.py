@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from nni.nas.strategy import Strategy
 from nni.nas.strategy.middleware import Chain
+from pydantic.alias_generators import to_snake
 
 from syno_nni.config import SearchConfig
 from syno_nni.data import Splits
@@ -93,7 +94,8 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool = False, lis
 def backbone_space(config: SearchConfig, data: Splits) -> ModelSpace:
     """The model space of an experiment file."""
     from syno_nni.search_spaces.backbone import BackboneSpace
-    space = {'preset': config.space.preset, 'macs_ratio': list(config.space.macs_ratio), **config.space.limits}
+    space = {'preset': config.space.preset, 'macs_ratio': list(config.space.macs_ratio),
+             **{to_snake(name): value for name, value in config.space.limits.items()}}
     slots = {'kinds': list(config.slots.kinds), 'include': list(config.slots.include),
              'exclude': list(config.slots.exclude), 'min_share': config.slots.min_share,
              'coefficients': dict(config.space.variables)}

@@ -150,3 +150,8 @@ def test_any_data_is_accepted_or_refused_properly(data: object) -> None:
         assert '\n' not in str(error)
     else:
         assert SearchConfig.from_dict(config.to_dict()) == config
+
+
+def test_limits_of_the_space_are_camel_case_too() -> None:
+    config = read('model: {name: a}\nspace: {limits: {window_ratio: 1.5, maxRank: 8}}')
+    assert config.space.limits == {'windowRatio': 1.5, 'maxRank': 8}
