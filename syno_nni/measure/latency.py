@@ -20,6 +20,7 @@ from syno_nni.errors import MeasureError
 
 from .lock import measurement_lock
 from .runtimes import time_in
+from .threads import torch_threads
 
 NOISY_SPREAD = 0.2
 """Interquartile range over median above which a measurement calls itself noisy."""
@@ -91,7 +92,7 @@ def measure_pair(candidate: nn.Module, baseline: nn.Module, example: Tensor, *, 
     if not 1 <= min_rounds <= max_rounds:
         raise MeasureError(f'1 <= min_rounds <= max_rounds must hold, got {min_rounds=}, {max_rounds=}')
     models = {'candidate': candidate, 'baseline': baseline}
-    with measurement_lock(), _threads(threads), _evaluating(*models.values()):
+    with measurement_lock(), torch_threads(threads), _evaluating(*models.values()):
         used = torch.get_num_threads()
         expected = [_output(model, example, name) for name, model in models.items()]
         timings, outputs = time_in(runtime, list(models.values()), example, threads=used, warmup=warmup,
@@ -143,16 +144,6 @@ def _compare(want: Tensor | None, got: np.ndarray, name: str, runtime: str) -> N
     if not error <= TOLERANCE:
         raise MeasureError(f'the {name} computes something else in {runtime} than in eager torch: relative error '
                            f'{error:.1e}, wanted at most {TOLERANCE:.0e}; its latency there would mean nothing')
-
-
-@contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

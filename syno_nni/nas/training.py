@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from torch.utils.data import Dataset
 
 from syno_nni.config import EvaluationConfig
+from syno_nni.measure.threads import torch_threads
 
 from .stages import Rejected
 
@@ -98,7 +99,7 @@ def fit(model: nn.Module, recipe: EvaluationConfig, train: Dataset, val: Dataset
     """
     module = RecipeModule(recipe, num_classes, report, stop)
     order = torch.Generator().manual_seed(recipe.seed)
-    with quiet_lightning(), _threads(recipe.threads), tempfile.TemporaryDirectory() as scratch:
+    with quiet_lightning(), torch_threads(recipe.threads), tempfile.TemporaryDirectory() as scratch:
         pl.seed_everything(recipe.seed, workers=True, verbose=False)
         trainer = Trainer(
             max_epochs=recipe.epochs, accelerator='gpu' if recipe.device == 'cuda' else recipe.device, devices=1,
@@ -162,13 +163,3 @@ def quiet_lightning() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-@contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

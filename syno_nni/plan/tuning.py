@@ -77,6 +77,7 @@ def _fastest(op: Operator, sizes: Binding, found: tuple[Plan, ...], runtime: str
     from ..fused_layer import FusedLayer
     from ..measure.lock import measurement_lock
     from ..measure.runtimes import time_in
+    from ..measure.threads import torch_threads
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(s, generator=generator) / math.sqrt(max(math.prod(s), 1)) for s in op.weight_shapes(sizes)]
     models: list[nn.Module] = []
@@ -87,14 +88,9 @@ def _fastest(op: Operator, sizes: Binding, found: tuple[Plan, ...], runtime: str
     x = torch.randn(op.input_shape(sizes), generator=generator)
     with torch.no_grad():
         want = models[0](x)
-    before_threads = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with measurement_lock():
-            timings, outputs = time_in(runtime, models, x, threads=threads, warmup=3, min_rounds=10, max_rounds=200,
-                                       seconds=seconds * len(models))
-    finally:
-        torch.set_num_threads(before_threads)
+    with measurement_lock(), torch_threads(threads):
+        timings, outputs = time_in(runtime, models, x, threads=threads, warmup=3, min_rounds=10, max_rounds=200,
+                                   seconds=seconds * len(models))
     right = [float(np.linalg.norm(got - want.numpy())) <= 1e-3 * float(want.norm()) for got in outputs]
     if not any(right):
         raise MeasureError(f'no plan of operator {op.id} computes the right thing in {runtime}')
