@@ -16,6 +16,7 @@ from torch import nn
 
 from ..errors import MeasureError
 from ..size import Binding
+from .calibration import calibrated
 from .optimize import Plan, plans
 
 if TYPE_CHECKING:
@@ -31,21 +32,25 @@ def optimize_plan(op: Operator, sizes: Binding, *, measure: bool = False, runtim
 
     Args:
         op, sizes: what to run; the batch size is ``sizes``'.
-        measure: time the ``candidates`` that the cost model likes best; otherwise take its first.
+        measure: time the ``candidates`` that the cost model likes best, its constants measured on this host too
+            (`syno_nni.plan.calibration`); otherwise take its first, which is the same on every host.
         runtime: where to time them (`syno_nni.measure.runtimes`).
         seconds: for each candidate.
         threads: None for as many as torch uses now.
-        cache: a JSON file of earlier choices; None for ``default_cache()``.
+        cache: a JSON file of earlier choices, beside which the host's constants are kept; None for
+            ``default_cache()``.
 
     Raises:
         SizeError: a size of the operator is not an integer at the binding.
         MeasureError: the runtime is missing, or every candidate fails in it.
     """
-    found = plans(op, sizes)
-    if not measure or len(found) == 1:
+    if not measure:
+        return plans(op, sizes)[0]
+    path = cache or default_cache()
+    found = plans(op, sizes, calibrated(path.with_name('machine.json'), host_name()))
+    if len(found) == 1:
         return found[0]
     threads = threads or torch.get_num_threads()
-    path = cache or default_cache()
     key = _digest([str(op), sorted(op.check_sizes(sizes).items()), runtime, threads, host_name(), candidates,
                    [str(plan) for plan in found[:candidates]]])
     chosen = _read(path).get(key)

@@ -28,7 +28,7 @@ def test_without_measuring_the_cost_model_decides() -> None:
 def test_a_measured_choice_is_remembered(tmp_path) -> None:
     op, cache = sn.Operator.parse(TWO_STAGES), tmp_path / 'sub' / 'plans.json'
     plan = optimize_plan(op, SIZES, measure=True, candidates=3, seconds=0.01, cache=cache)
-    assert plan in plans(op, SIZES)[:3]
+    assert plan.program in [p.program for p in plans(op, SIZES)]
     remembered = json.loads(cache.read_text())
     assert len(remembered) == 1
     assert optimize_plan(op, SIZES, measure=True, candidates=3, seconds=0.01, cache=cache) is plan
