@@ -135,7 +135,7 @@ def table(results: dict[str, Any]) -> str:
     s = results['settings']
     lines = [f'| operator in all 3x3 slots | {" | ".join(heads)} |', '|---|---|---|---|---|---|']
     for name, rows in results['rows'].items():
-        cells = [f'{rows[k]["before"]:.1f} → {rows[k]["after"]:.1f}' for k in STARTS]
+        cells = [f'{rows[k]["before"]:.1f} → {rows[k]["after"]:.1f}' if k in rows else '' for k in STARTS]
         lines.append(f'| {name} | {" | ".join(cells)} |')
     return '\n'.join([*lines, '', f'Validation accuracy in percent, right after retrofitting → after {s["tune_steps"]} '
                       f'steps of 128 images; the original has {results["original"]:.1f} % after '
