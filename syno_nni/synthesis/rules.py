@@ -92,6 +92,13 @@ def _resized(op: Operator, changed: dict) -> Operator | None:
     return Operator.trusted(op.outputs, sizes, inputs, ([rebuild(c) for c in w] for w in op.weights))
 
 
+def _simplified(op: Operator, context: Context) -> Operator:
+    """The operator in the simplest sizes, so that rules that choose the least form compare like with like."""
+    while (other := equal_sizes.apply(op, context)) is not None:
+        op = other
+    return op
+
+
 @rule('an index with one value is 0: x*1 + 0 = 0*X + x = unfold(x, 0) = x//1 = x%|x| = stride(x, 1) = x')
 def trivial_view(op: Operator, context: Context) -> Operator | None:
     mapping: dict[Coordinate, Coordinate] = {}
@@ -463,7 +470,7 @@ def factors_of_unordered_input(op: Operator, context: Context) -> Operator | Non
             if (ranks := [rank[f] for f in order]) > best[0]:
                 continue
             inputs = (*op.inputs[:place], _nest(order), *op.inputs[place + 1:])
-            other = Operator.trusted(op.outputs, op.reductions, inputs, op.weights)
+            other = _simplified(Operator.trusted(op.outputs, op.reductions, inputs, op.weights), context)
             if (form := (ranks, total_key(other))) < best:
                 best, found = form, other
         if found is not None:
@@ -510,7 +517,7 @@ def factors_of_unordered_output(op: Operator, context: Context) -> Operator | No
                 continue
             nodes = _factor_nodes(leaf, [factors[i].size for i in order])
             mapping: dict[Coordinate, Coordinate] = {factors[i]: nodes[n] for n, i in enumerate(order)}
-            other = substituted(op, mapping)
+            other = _simplified(substituted(op, mapping), context)
             if (form := (ranks, total_key(other))) < best:
                 best, found = form, other
         if found is not None:

@@ -11,7 +11,8 @@ the spans are equal, which their reduced echelon forms decide.
 if and only if a generic member of one lies in the other and their dimensions are equal. So the check compares
 
 1. the span of the set (the one-weight case, with one element for each tuple of weight elements that occurs together),
-2. its dimension, the rank of the derivative at a random point,
+2. its dimension, the rank of the derivative at a random point, and the ranks of a random member as a matrix, for every way
+   to make its dimensions rows and columns,
 3. whether random members of each set can be fitted by the other (Gauss-Newton from several random starts).
 
 1 and 2 are invariants: where they differ, the operators do. 3 proves equality (up to rounding) when a fit succeeds; that
@@ -21,10 +22,12 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
+import math
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,10 +39,15 @@ from ..size import Binding
 from .space import OperatorSpace
 
 PRIME = 2 ** 31 - 1
+SMALL_PRIME = 16_777_213  # sums of 30,000 products of two stay below 2^63
+SMALL_TENSOR = 2      # dimensions
 MAX_POINTS = 4_000_000
-FITS = 12           # random starts of a fit
+MAX_DENSE = 1_000_000
+MAX_RANK = 24         # greater ranks are not told apart
+FITS = 8            # random starts of a fit
 FIT_STEPS = 60
 FIT_TOLERANCE = 1e-9
+PATIENCE = 6        # steps without progress after which a start is given up
 
 
 @dataclass(frozen=True)
@@ -51,12 +59,14 @@ class Terms:
         elements: for every weight, which element; [weights, products].
         sizes: the number of elements of every weight.
         shape: the number of output elements and of input elements.
+        extents: of every output and input dimension.
     """
 
     points: np.ndarray
     elements: np.ndarray
     sizes: tuple[int, ...]
     shape: tuple[int, int]
+    extents: tuple[int, ...]
 
 
 def terms(op: Operator, sizes: Binding) -> Terms:
@@ -89,7 +99,8 @@ def terms(op: Operator, sizes: Binding) -> Terms:
     inputs = int(np.prod(op.input_shape(sizes)))
     points = (out * inputs + read)[inside]
     return Terms(points, np.array([e[inside] for e in elements], dtype=np.int64).reshape(len(elements), len(points)),
-                 tuple(int(np.prod(s)) for s in op.weight_shapes(sizes)), (int(np.prod(op.output_shape(sizes))), inputs))
+                 tuple(int(np.prod(s)) for s in op.weight_shapes(sizes)), (int(np.prod(op.output_shape(sizes))), inputs),
+                 (*op.output_shape(sizes), *op.input_shape(sizes)))
 
 
 # ---- linear spans ----
@@ -150,9 +161,9 @@ def _components(rows: np.ndarray, columns: np.ndarray, row_count: int, column_co
     return [find(row) for row in range(row_count)]
 
 
-def _echelon(matrix: np.ndarray) -> np.ndarray:
-    """Reduced row echelon form modulo `PRIME`, without zero rows."""
-    matrix = matrix % PRIME
+def _echelon(matrix: np.ndarray, prime: int = PRIME) -> np.ndarray:
+    """Reduced row echelon form modulo a prime, without zero rows."""
+    matrix = matrix % prime
     at = 0
     for column in range(matrix.shape[1]):
         below = np.nonzero(matrix[at:, column])[0]
@@ -161,14 +172,56 @@ def _echelon(matrix: np.ndarray) -> np.ndarray:
         pivot = at + int(below[0])
         if pivot != at:
             matrix[[at, pivot]] = matrix[[pivot, at]]
-        matrix[at] = matrix[at] * pow(int(matrix[at, column]), -1, PRIME) % PRIME
+        matrix[at] = matrix[at] * pow(int(matrix[at, column]), -1, prime) % prime
         others = np.nonzero(matrix[:, column])[0]
         others = others[others != at]
-        matrix[others] = (matrix[others] - matrix[others, column][:, None] * matrix[at] % PRIME) % PRIME
+        matrix[others] = (matrix[others] - matrix[others, column][:, None] * matrix[at] % prime) % prime
         at += 1
         if at == len(matrix):
             break
     return matrix[:at]
+
+
+# ---- ranks ----
+
+def ranks(found: Terms, seed: int = 0) -> tuple[int, ...]:
+    """Ranks of a random member as a matrix, for every way to make its dimensions rows and columns, also after up to two
+    dimensions (where there are few) are cut in two: what the members of equal families have in common. Modulo a prime; none
+    where the tensor is large."""
+    extents = [e for e in found.extents if e > 1]
+    if math.prod(extents) > MAX_DENSE:
+        return ()
+    rng = np.random.default_rng(seed)
+    member = np.ones(len(found.points), dtype=np.int64)
+    for element, size in zip(found.elements, found.sizes):
+        member = member * rng.integers(1, SMALL_PRIME, size)[element] % SMALL_PRIME
+    tensor = np.zeros(math.prod(found.extents), dtype=np.int64)
+    np.add.at(tensor, found.points, member)
+    tensor %= SMALL_PRIME
+    got = []
+    for shape in _cuts(extents, 2 if len(extents) <= SMALL_TENSOR else 0):
+        for mask in range(1, 1 << (len(shape) - 1)):
+            rows = [n for n in range(len(shape)) if mask >> n & 1]
+            columns = [n for n in range(len(shape)) if not mask >> n & 1]
+            matrix = tensor.reshape(shape).transpose(*rows, *columns).reshape(math.prod(shape[n] for n in rows), -1)
+            got.append(_rank(matrix if len(matrix) <= matrix.shape[1] else matrix.T, rng))
+    return tuple(got)
+
+
+def _cuts(extents: Sequence[int], most: int) -> list[tuple[int, ...]]:
+    """The extents, with up to ``most`` of them cut in two at any of their divisors."""
+    choices = [[(e,), *((e // d, d) for d in range(2, e) if e % d == 0)] for e in extents]
+    return [tuple(itertools.chain(*parts)) for parts in itertools.product(*choices) if sum(len(p) - 1 for p in parts) <= most]
+
+
+def _rank(matrix: np.ndarray, rng: np.random.Generator) -> int:
+    """The rank of a wide matrix modulo a small prime, up to `MAX_RANK`."""
+    for axis in (1, 0):
+        size, most = matrix.shape[axis], min(len(matrix), MAX_RANK) + 4
+        if size > most:
+            mixed = rng.integers(0, SMALL_PRIME, (size, most))
+            matrix = (matrix @ mixed if axis else mixed.T @ matrix) % SMALL_PRIME
+    return len(_echelon(matrix, SMALL_PRIME))
 
 
 # ---- dimension ----
@@ -242,11 +295,14 @@ def _fit(family: Terms, target: np.ndarray, where: np.ndarray, rng: np.random.Ge
     weights = [rng.standard_normal(s) / np.sqrt(max(1, s)) ** 0.5 for s in family.sizes]
     damping, residual = 1e-2, np.inf
     starts = np.cumsum([0, *family.sizes])
+    history: list[float] = []
     for _ in range(FIT_STEPS):
         factors = [w[e] for w, e in zip(weights, family.elements)]
         error = target - np.bincount(where, np.prod(factors, axis=0), len(target))
         residual = float(error @ error)
-        if residual < FIT_TOLERANCE:
+        history.append(residual)
+        stuck = len(history) > PATIENCE and residual > 0.97 * history[-PATIENCE - 1]
+        if residual < FIT_TOLERANCE or stuck:
             return residual
         derivative = np.zeros((starts[-1], len(target)))
         for number, element in enumerate(family.elements):
@@ -269,29 +325,16 @@ def _fit(family: Terms, target: np.ndarray, where: np.ndarray, rng: np.random.Ge
 
 # ---- comparing operators ----
 
-def signature(op: Operator, bindings: Iterable[Binding]) -> tuple:
-    """What equal families have in common: the digest of the span at every binding, and the dimension of the family where
-    there are several weights."""
-    found = []
-    for sizes in bindings:
-        each = terms(op, sizes)
-        found.append((span_digest(each), dimension(each) if len(each.sizes) > 1 else -1))
-    return tuple(d for d, _ in found), _true_dimension(op, found)
-
-
-def _true_dimension(op: Operator, found: list[tuple[str, int]]) -> tuple[int, ...]:
-    return tuple(n for _, n in found)
-
-
-def same_family(first: Operator, second: Operator, bindings: Sequence[Binding]) -> bool:
-    """Whether two operators describe the same family of functions at every binding (see the module's text)."""
+def same_family(first: Operator, second: Operator, bindings: Sequence[Binding], *, alike: bool = False) -> bool:
+    """Whether two operators describe the same family of functions at every binding (see the module's text); ``alike`` says
+    that their spans, dimensions and ranks are known to be equal."""
     for sizes in bindings:
         a, b = terms(first, sizes), terms(second, sizes)
-        if a.shape != b.shape or span_digest(a) != span_digest(b):
+        if a.shape != b.shape or not alike and span_digest(a) != span_digest(b):
             return False
         if len(a.sizes) <= 1 and len(b.sizes) <= 1:
             continue
-        if dimension(a) != dimension(b) or not (fits(a, b) and fits(b, a)):
+        if not alike and (dimension(a) != dimension(b) or ranks(a) != ranks(b)) or not (fits(a, b) and fits(b, a)):
             return False
     return True
 
@@ -314,15 +357,17 @@ def redundancy(ops: Iterable[Operator], bindings: Sequence[Binding]) -> Redundan
     """Groups of operators that describe the same family."""
     start = time.process_time()
     found = Redundancy()
-    spans: dict[tuple, list[Operator]] = defaultdict(list)
-    for op in ops:
-        found.operators += 1
-        spans[tuple(span_digest(terms(op, b)) for b in bindings)].append(op)
-    for members in spans.values():
+    listed = list(ops)
+    found.operators = len(listed)
+    # What operators of one family have in common, the quick first: the span, the dimension, the ranks of members.
+    alike = [listed]
+    for invariant in (span_digest, dimension, ranks):
+        alike = [group for members in alike for group in _grouped(members, bindings, invariant)]
+    for members in alike:
         groups: list[list[Operator]] = []
         for op in members:
             for group in groups:
-                if same_family(group[0], op, bindings):
+                if same_family(group[0], op, bindings, alike=True):
                     group.append(op)
                     break
             else:
@@ -332,15 +377,25 @@ def redundancy(ops: Iterable[Operator], bindings: Sequence[Binding]) -> Redundan
     return found
 
 
+def _grouped(ops: Sequence[Operator], bindings: Sequence[Binding],
+             invariant: Callable[[Terms], object]) -> list[list[Operator]]:
+    """The operators of which there are several with one invariant."""
+    groups: dict[tuple, list[Operator]] = defaultdict(list)
+    for op in ops:
+        groups[tuple(invariant(terms(op, b)) for b in bindings)].append(op)
+    return [group for group in groups.values() if len(group) > 1]
+
+
 # ---- measuring what is left ----
 
 TINY: dict[str, tuple[Binding, ...]] = {
     'conv1d': ({'N': 1, 'C_in': 6, 'C_out': 12, 'L': 10, 'k_1': 3, 'k_2': 5, 's': 2, 'g': 3},
                {'N': 1, 'C_in': 12, 'C_out': 6, 'L': 15, 'k_1': 3, 'k_2': 5, 's': 2, 'g': 3}),
-    'linear': ({'N': 1, 'T': 2, 'C_in': 12, 'C_out': 18, 'k_1': 5, 's': 2, 'g': 3},
-               {'N': 1, 'T': 2, 'C_in': 30, 'C_out': 12, 'k_1': 5, 's': 2, 'g': 3}),
-    'depthwise': ({'N': 1, 'C': 12, 'H': 10, 'k_1': 3, 'k_2': 5, 's': 2, 'g': 3},),
-    'conv2d': ({'N': 1, 'C_in': 6, 'C_out': 12, 'H': 10, 'k_1': 3, 'k_2': 5, 's': 2, 'g': 3},),
+    'linear': ({'N': 1, 'T': 1, 'C_in': 12, 'C_out': 18, 'k_1': 5, 's': 2, 'g': 3},
+               {'N': 1, 'T': 1, 'C_in': 30, 'C_out': 12, 'k_1': 5, 's': 2, 'g': 3}),
+    'depthwise': ({'N': 1, 'C': 12, 'H': 6, 'k_1': 3, 'k_2': 5, 's': 2, 'g': 3},),
+    'conv2d': ({'N': 1, 'C_in': 6, 'C_out': 12, 'H': 6, 'k_1': 3, 'k_2': 5, 's': 2, 'g': 3},
+               {'N': 1, 'C_in': 12, 'C_out': 6, 'H': 6, 'k_1': 3, 'k_2': 5, 's': 2, 'g': 3}),
 }
 
 

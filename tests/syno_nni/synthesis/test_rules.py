@@ -95,7 +95,8 @@ def relabelled(op: sn.Operator, found: Terms, sizes: dict[str, int], context: Co
         moved = list(index)
         for place, order in zip(places, chosen):
             moved[place] = np.array(order)[moved[place]]
-        yield Terms(np.ravel_multi_index(moved, shapes), found.elements, found.sizes, found.shape)
+        yield Terms(np.ravel_multi_index(moved, shapes), found.elements, found.sizes, found.shape,
+                    found.extents)
 
 
 def keeps_its_law(rule: Rule, op: sn.Operator, other: sn.Operator, sizes: dict[str, int], context: Context) -> bool:

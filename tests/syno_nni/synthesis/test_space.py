@@ -99,6 +99,24 @@ def test_complexity_asks_for_longer_operators() -> None:
     assert mean(0.0) + 1 < mean(1.0)
 
 
+@pytest.mark.parametrize('binding', [{'N': 1, 'C_in': 64, 'C_out': 64, 'H': 14}, {'N': 8, 'C_in': 128, 'C_out': 32, 'H': 7},
+                                     {'N': 1, 'C_in': 24, 'C_out': 96, 'H': 56, 'g': 8}])
+def test_sizes_that_are_equal_at_the_bindings_are_one(binding: dict[str, int]) -> None:
+    space = sn.OperatorSpace.preset('conv2d', bindings=[binding])
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        op = space.sample(rng)
+        assert space.contains(op) and space.canonical(op).structure == op.structure
+
+
+def test_canonicalization_ends_where_factors_are_equal_numbers() -> None:
+    space = sn.OperatorSpace.preset('depthwise', bindings=[{'N': 1, 'C': 12, 'H': 10, 'k_1': 3, 'k_2': 5, 's': 2, 'g': 3}])
+    head = 'out[n:N, x:C, h:H, w:H] = sum[c:C/g] in[n, x, w, h]'
+    forms = {space.canonical(sn.Operator.parse(f'{head} * w1[c, x{a}] * w2[c, x{b}]'))
+             for a, b in (('//(C/g/s)', '%(C/g/s)'), ('//s', '%s'), ('%(g*s)', '//(g*s)'))}
+    assert len(forms) == 1
+
+
 def test_the_quick_bound_of_macs_is_one(conv2d: sn.OperatorSpace, samples: list[sn.Operator]) -> None:
     for op in samples:
         matched = State(op.outputs, op.reductions, (), 'weigh', inputs=op.inputs)
