@@ -11,6 +11,13 @@ from syno_nni.errors import ConfigError
 
 from .arguments import SubParsers
 
+_NNICTL = """
+from syno_nni.nas.manager import wait_for_manager
+wait_for_manager()
+from nni.tools.nnictl.nnictl import parse_args
+parse_args()
+"""
+
 
 def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
     """Add the command."""
@@ -35,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         resolve(path)
     from syno_nni.nas.manager import manager_environment
     with manager_environment(args.host, detached=True):
-        return subprocess.run([sys.executable, '-m', 'nni.tools.nnictl.nnictl', *words], check=False).returncode
+        return subprocess.run([sys.executable, '-c', _NNICTL, *words], check=False).returncode
 
 
 def resolve(path: str) -> str:

@@ -30,6 +30,8 @@ from .verification import check_layers
 
 _log = logging.getLogger(__name__)
 _LONGEST_MESSAGE = 500
+_FIRST = ('accuracy', 'latency_ms', 'speedup', 'macs', 'params')
+# The web UI lists metrics in this order.
 
 
 @nni.trace
@@ -104,7 +106,7 @@ class OperatorEvaluator(Evaluator):
         # The speedup of rounds in turns is steadier than the ratio of two medians, so the objective goes by it.
         latency_ms = known['latency_ms']
         score = config.objective.score(known['accuracy'], latency_ms, latency_ms * known['speedup_sure'])
-        return {'default': round(score, 6), **known}
+        return {'default': round(score, 6), **{name: known[name] for name in _FIRST}, **known}
 
     def test(self, model: ExecutableModelSpace) -> dict[str, Any]:
         """Train a frozen sample once more by the recipe; return its ``accuracy`` on the test split (0 to 1) and its

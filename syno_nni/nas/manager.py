@@ -16,6 +16,7 @@ from syno_nni.errors import EngineError
 _log = logging.getLogger(__name__)
 
 LOOPBACK = '127.0.0.1'
+START_PATIENCE_S = 40
 
 
 def check_port(port: int) -> None:
@@ -69,6 +70,13 @@ def manager_environment(host: str = LOOPBACK, *, detached: bool = False) -> Iter
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def wait_for_manager() -> None:
+    """Make NNI wait longer for its manager to start, in this process: it gives up after three seconds, and node takes
+    longer than that on a busy machine."""
+    from nni.experiment import launcher
+    launcher._check_rest_server.__defaults__ = (START_PATIENCE_S, None)
 
 
 def end_process_tree(pid: int, patience_s: float = 5.0) -> None:

@@ -24,7 +24,7 @@ from syno_nni.errors import EngineError
 
 from .channel import SteadyCommandChannel
 from .flat_space import FlatModelSpace
-from .manager import LOOPBACK, check_port, end_process_tree, manager_environment, trial_interpreter
+from .manager import LOOPBACK, check_port, end_process_tree, manager_environment, trial_interpreter, wait_for_manager
 from .signals import interruptible, shielded
 from .slot import ModelSpace
 
@@ -33,6 +33,18 @@ _log = logging.getLogger(__name__)
 _TRIAL_GRACE_S = 30
 # Trials end themselves at their time limit; the manager ends those that hang, a little later.
 _STOP_PATIENCE_S = 20.0
+
+
+class _ExperimentConfig(NasExperimentConfig):
+    """NNI's, but for the folder that is copied to every machine: NNI wants it to be the one the search was started in."""
+
+    def _canonicalize(self, parents: list[Any]) -> None:
+        folder, self.trial_code_directory = self.trial_code_directory, '.'
+        super()._canonicalize(parents)
+        self.trial_code_directory = self.training_service.trial_code_directory = str(Path(folder).absolute())
+
+
+_ExperimentConfig.__name__ = NasExperimentConfig.__name__  # by which NNI decides that it needs no tuner
 
 
 class SynoExperiment(NasExperiment):
@@ -76,6 +88,7 @@ class SynoExperiment(NasExperiment):
 
     def _start_nni_manager(self, port: int, debug: bool, run_mode: RunMode = RunMode.Background,
                            tuner_command_channel: str | None = None, tags: list[str] | None = None) -> None:
+        wait_for_manager()
         with manager_environment(self.host):
             super()._start_nni_manager(port, debug, run_mode, tuner_command_channel, tags or [])
 
@@ -113,7 +126,7 @@ def make_experiment(space: ModelSpace, evaluator: Evaluator, strategy: Strategy,
     """
     sequential = config.engine == 'sequential'
     engine, service = ('sequential', None) if sequential else ('ts', config.engine)
-    nni_config = NasExperimentConfig(engine, 'simplified', service)
+    nni_config = _ExperimentConfig(engine, 'simplified', service)
     nni_config.experiment_name = config.experiment_name
     nni_config.experiment_working_directory = str(working_directory.absolute())
     nni_config.trial_concurrency = 1 if sequential else config.trial_concurrency
@@ -144,9 +157,10 @@ def _use_machines(nni_config: NasExperimentConfig, config: SearchConfig, working
                             python_path=m.python_path, use_active_gpu=True) for m in config.machine_list]
     nni_config._trial_command_params = {
         'python': f'python -m syno_nni.nas.launch --manager http://{config.nni_manager_ip}:{config.port}'}
-    # NNI copies this folder to every machine; the default is wherever the search was started.
     code = working_directory / 'code'
     code.mkdir(parents=True, exist_ok=True)
+    # NNI refuses an empty folder.
+    (code / 'README').write_text('syno-nni is installed on the machines; nothing else is copied there.\n')
     nni_config.trial_code_directory = str(code.absolute())
 
 
