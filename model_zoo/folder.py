@@ -9,7 +9,7 @@ Nothing in it is executed: formulas are parsed, weights are safetensors.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,16 @@ from syno_nni.search_spaces.retrofit import filled_slots, slot_config
 CONFIG, WEIGHTS, CARD, ONNX = 'config.json', 'model.safetensors', 'README.md', 'model.onnx'
 
 
-def save_folder(model: nn.Module, path: str | Path, *, base: str | None = None, evidence: Mapping[str, Any] | None = None,
-                card: str = '') -> Path:
+def save_folder(model: nn.Module, path: str | Path, *, base: str | None = None, input_size: Sequence[int] | None = None,
+                evidence: Mapping[str, Any] | None = None, card: str = '') -> Path:
     """Write a retrofitted timm model as a folder that ``timm.create_model('local-dir:...')`` loads.
 
     Args:
         model: what :func:`~syno_nni.search_spaces.retrofit.retrofit` made of a timm model.
         path: the folder; made if needed. Files of an earlier save are replaced.
         base: the timm architecture that was retrofitted; by default the model says so itself.
+        input_size: (channels, height, width) that the operators are built for, which timm's data pipeline then uses; by
+            default what timm declares for the architecture.
         evidence: JSON-able facts that are kept in the configuration under ``syno_nni``.
         card: text of the model card.
 
@@ -58,6 +60,10 @@ def save_folder(model: nn.Module, path: str | Path, *, base: str | None = None, 
         folder.mkdir(parents=True, exist_ok=True)
         model._model_args = args
         timm.models.save_for_hf(model, str(folder), model_config=config, model_args={**args, **own}, safe_serialization=True)
+        if input_size is not None:
+            saved = read_config(folder)
+            saved['pretrained_cfg'] |= {'input_size': list(input_size), 'pool_size': None}
+            (folder / CONFIG).write_text(json.dumps(saved, indent=2), encoding='utf-8')
         if card:
             (folder / CARD).write_text(card, encoding='utf-8')
     except OSError as error:

@@ -14,9 +14,9 @@ from syno_nni import __version__
 from syno_nni.errors import SynoError
 from syno_nni.text import one_line
 
-from . import nnictl, report, resume, search, show, slots, zoo
+from . import nnictl, report, resume, retrofit, search, show, slots, zoo
 
-COMMANDS = (search, resume, report, show, slots, zoo, nnictl)
+COMMANDS = (search, resume, report, show, slots, retrofit, zoo, nnictl)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,32 +1,111 @@
-"""`syno-nni zoo`: the operators of the model zoo."""
+"""`syno-nni zoo`: the operators and retrofitted models of the model zoo, their cards, and whether their claims hold."""
 from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING, Any
 
+from syno_nni.errors import ConfigError
 from syno_nni.text import columns, shorten
 
-from .arguments import SubParsers
+from .arguments import SubParsers, positive
+
+if TYPE_CHECKING:
+    from syno_nni.model_zoo import Retrofit
 
 
 def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
     """Add the command."""
-    parser = commands.add_parser('zoo', parents=[common], help='list the operators of the model zoo',
-                                 description='List the operators of the model zoo; `syno-nni show NAME` prints one.')
-    parser.add_argument('action', nargs='?', choices=('list',), default='list')
+    parser = commands.add_parser('zoo', parents=[common], help='list, show or verify what is in the model zoo',
+                                 description='list: the operators and retrofitted models. show NAME: the card of one. '
+                                 'verify NAME: measure its claims again on this machine; exit status 3 if one does not hold.')
+    parser.add_argument('action', nargs='?', choices=('list', 'show', 'verify'), default='list')
+    parser.add_argument('name', nargs='?', metavar='NAME')
+    parser.add_argument('--runtime', choices=('eager', 'inductor', 'onnx', 'openvino'), help='verify in this one only')
+    parser.add_argument('--threads', type=positive, metavar='N', help='(default: as claimed)')
+    parser.add_argument('--seconds', type=float, default=3.0, help='of measuring (default: %(default)s)')
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    if args.action != 'list' and not args.name:
+        raise ConfigError(f'zoo {args.action} wants a name; `syno-nni zoo list` shows all')
+    if args.action == 'list' and args.name:
+        raise ConfigError(f'zoo list takes no name; did you mean `syno-nni zoo show {args.name}`?')
+    return {'list': _list, 'show': _show, 'verify': _verify}[args.action](args)
+
+
+def _list(args: argparse.Namespace) -> int:
     from syno_nni import model_zoo
     entries = [model_zoo.load(name) for name in model_zoo.names()]
+    models = [model_zoo.load_retrofit(name) for name in model_zoo.retrofit_names()]
     if args.json:
-        print(json.dumps([{'name': e.name, 'id': e.operator.id, 'family': e.family, 'source': e.source,
-                           'formula': str(e.operator), 'published': [dict(p) for p in e.published]}
-                          for e in entries], indent=2))
+        print(json.dumps(
+            [{'name': e.name, 'id': e.operator.id, 'family': e.family, 'source': e.source,
+              'formula': str(e.operator), 'published': [dict(p) for p in e.published]} for e in entries]
+            + [{'name': m.name, 'base': m.base, 'fill': dict(m.fill), 'claims': [dict(c) for c in m.claims],
+                'published': m.published()} for m in models], indent=2))
     else:
-        print(columns([('name', 'id', 'formula'),
+        print(columns([('operator', 'id', 'formula'),
                        *((e.name, e.operator.id, shorten(str(e.operator), 76)) for e in entries)]))
+        print()
+        print(columns([('retrofitted model', 'evidence'), *((m.name, _evidence(m)) for m in models)]))
     return 0
+
+
+def _evidence(model: Retrofit) -> str:
+    """The best measured speedup, or what was published."""
+    claims = [c for c in model.claims if 'speedup' in c]
+    if claims:
+        best = max(claims, key=lambda c: c['speedup'])
+        return f'measured: {best["speedup"]:.2f}x in {best["runtime"]} on {best.get("cpu", "?")}'
+    for numbers in model.published():
+        return (f'published: CIFAR-100 {100 * numbers["cifar100_accuracy"]:.1f} % '
+                f'(original {100 * numbers["cifar100_baseline"]:.1f} %)')
+    return 'none yet'
+
+
+def _show(args: argparse.Namespace) -> int:
+    from syno_nni import model_zoo
+    from syno_nni.model_zoo.card import operator_card, retrofit_card
+    if args.name in model_zoo.retrofit_names():
+        model = model_zoo.load_retrofit(args.name)
+        print(json.dumps({'name': model.name, 'base': model.base, 'fill': dict(model.fill),
+                          'claims': [dict(c) for c in model.claims], 'published': model.published()}, indent=2)
+              if args.json else retrofit_card(model))
+        return 0
+    entry = model_zoo.find(args.name) or _unknown(args.name)
+    print(json.dumps({'name': entry.name, 'operator': entry.operator.to_dict(), 'published': [dict(p) for p in entry.published],
+                      'citation': entry.citation}, indent=2) if args.json else operator_card(entry))
+    return 0
+
+
+def _unknown(name: str) -> Any:
+    """Raises ZooError with the closest names of either sort."""
+    from syno_nni import model_zoo
+    from syno_nni.errors import ZooError
+    from syno_nni.model_zoo.entries import close_names
+    hint = close_names(name, [*model_zoo.names(), *model_zoo.retrofit_names()])
+    raise ZooError(f'the zoo has nothing called {name!r:.80}{hint} `syno-nni zoo list` shows all')
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from syno_nni import model_zoo
+    from syno_nni.model_zoo.verify import FAILS, verify
+    if args.name not in model_zoo.retrofit_names():
+        if model_zoo.find(args.name):
+            raise ConfigError(f'{args.name} is an operator; verify a model that holds it, such as '
+                              + next((n for n in model_zoo.retrofit_names()
+                                      if args.name in model_zoo.load_retrofit(n).operators), 'none yet'))
+        _unknown(args.name)
+    verdicts = verify(model_zoo.load_retrofit(args.name), runtime=args.runtime, threads=args.threads, seconds=args.seconds)
+    if args.json:
+        print(json.dumps([{'claim': dict(v.claim), 'measured': dict(v.measured), 'verdict': v.verdict, 'reason': v.reason}
+                          for v in verdicts], indent=2))
+    else:
+        print(columns([('runtime', 'measured here', 'verdict', 'why'), *(
+            (v.claim['runtime'], f'{v.measured["speedup"]:.2f}x ({v.measured["speedup_low"]:.2f}-'
+             f'{v.measured["speedup_high"]:.2f})' if v.measured else '', v.verdict, v.reason) for v in verdicts)]))
+    return 3 if any(v.verdict == FAILS for v in verdicts) else 0

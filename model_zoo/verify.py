@@ -1,0 +1,81 @@
+"""Measuring a zoo model's claims again: does what its file says hold on this machine?"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+
+from syno_nni.environment import cpu_name
+from syno_nni.errors import ZooError
+
+from . import timm_models  # noqa: F401  registers the models
+from .evidence import speedup
+from .retrofits import Retrofit
+
+HOLDS, FAILS, UNCLEAR, ERROR = 'holds', 'does not hold', 'unclear', 'cannot be measured'
+SLACK = 0.9
+"""A claimed speedup holds here if at least this part of it is measured: a part of the difference is noise."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim, what was measured here, and what that means. ``measured`` is empty where nothing could be."""
+    claim: Mapping[str, Any]
+    measured: Mapping[str, Any]
+    verdict: str
+    reason: str
+
+
+def verify(entry: Retrofit, *, runtime: str | None = None, threads: int | None = None, seconds: float = 3.0) -> list[Verdict]:
+    """Measure every claimed speedup of a zoo model again, the retrofit in turns with the original.
+
+    Args:
+        entry: the model.
+        runtime: only claims of this runtime; where there is none, it is measured without a claim to compare with.
+        threads: None for the claim's own number, or torch's.
+        seconds: for each measurement.
+    """
+    claims = [c for c in entry.claims if 'speedup' in c and runtime in (None, c.get('runtime'))]
+    if not claims:
+        claims = [{'runtime': runtime or 'eager'}]
+    size = entry.input_size or (3, 224, 224)
+    example = torch.randn(1, *size)
+    original = timm.create_model(entry.base, **entry.base_args).eval()
+    result = timm.create_model(entry.name, img_size=size[1:]).eval()
+    return [_check(claim, original, result, example, threads, seconds) for claim in claims]
+
+
+def _check(claim: Mapping[str, Any], original: Any, result: Any, example: Any, threads: int | None,
+           seconds: float) -> Verdict:
+    try:
+        measured = speedup(original, result, example, runtime=claim['runtime'], threads=threads or claim.get('threads'),
+                           seconds=seconds)
+    except Exception as error:  # a missing runtime, a failed export: the reason is the answer
+        return Verdict(claim, {}, ERROR, ' '.join(str(error).split())[:200])
+    return Verdict(claim, measured, *judge(claim, measured))
+
+
+def judge(claim: Mapping[str, Any], measured: Mapping[str, Any]) -> tuple[str, str]:
+    """The verdict on a claimed speedup, and why.
+
+    It holds where the measured median reaches ``SLACK`` of it. Where it does not, but the measurement is noisy and its
+    upper quartile does, nothing can be told.
+
+    Raises:
+        ZooError: the claimed speedup is no positive number.
+    """
+    if 'speedup' not in claim:
+        return UNCLEAR, 'nothing is claimed for this runtime'
+    wanted = claim['speedup']
+    if isinstance(wanted, bool) or not isinstance(wanted, (int, float)) or not wanted > 0:
+        raise ZooError(f'a claimed speedup must be a positive number, got {wanted!r:.40}')
+    got = f'{measured["speedup"]:.2f}x here, {wanted:.2f}x claimed'
+    where = '' if claim.get('cpu') == cpu_name() else f' on {claim.get("cpu", "another machine")}'
+    if measured['speedup'] >= SLACK * wanted:
+        return HOLDS, got + where
+    if measured['noisy'] and measured['speedup_high'] >= SLACK * wanted:
+        return UNCLEAR, f'{got}{where}; the measurement is noisy, try again on a quiet machine or with more --seconds'
+    return FAILS, got + where

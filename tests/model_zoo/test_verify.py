@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from syno_nni import model_zoo
+from syno_nni.cli.main import main
+from syno_nni.errors import ZooError
+from syno_nni.model_zoo import retrofits
+from syno_nni.model_zoo.card import folder_card, operator_card, retrofit_card
+from syno_nni.model_zoo.retrofits import parse_retrofit
+from syno_nni.model_zoo.verify import ERROR, FAILS, HOLDS, UNCLEAR, judge, verify
+
+SMALL = {'format': 1, 'name': 'resnet18_syno_07754', 'base': 'resnet18', 'input_size': [3, 64, 64],
+         'fill': {'conv3x3': 'syno_resnet_07754'}}
+
+
+@pytest.mark.parametrize(('measured', 'verdict'), [
+    ({'speedup': 2.1, 'speedup_high': 2.2, 'noisy': False}, HOLDS),
+    ({'speedup': 1.9, 'speedup_high': 2.0, 'noisy': False}, HOLDS),
+    ({'speedup': 1.2, 'speedup_high': 1.9, 'noisy': False}, FAILS),
+    ({'speedup': 1.2, 'speedup_high': 1.9, 'noisy': True}, UNCLEAR),
+    ({'speedup': 1.2, 'speedup_high': 1.3, 'noisy': True}, FAILS)])
+def test_verdicts(measured: dict, verdict: str) -> None:
+    assert judge({'speedup': 2.0, 'runtime': 'eager'}, measured)[0] == verdict
+
+
+def test_a_claim_must_be_a_number() -> None:
+    with pytest.raises(ZooError, match='positive number'):
+        judge({'speedup': 'fast'}, {})
+
+
+def test_verify_measures() -> None:
+    claims = [{'runtime': 'eager', 'speedup': 1000.0, 'threads': 1}, {'runtime': 'eager', 'speedup': 1e-3, 'threads': 1},
+              {'runtime': 'tvm', 'speedup': 2.0}]
+    verdicts = verify(parse_retrofit(json.dumps(SMALL | {'claims': claims}), 'x'), seconds=0.05)
+    assert [v.verdict for v in verdicts] == [FAILS, HOLDS, ERROR]
+    assert verdicts[0].measured['input'] == [1, 3, 64, 64] and 'unknown runtime' in verdicts[2].reason
+
+
+def test_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = parse_retrofit(json.dumps(SMALL | {'claims': [{'runtime': 'eager', 'speedup': 1000.0, 'threads': 1}]}), 'x')
+    monkeypatch.setattr(retrofits, '_read', lambda name: entry)
+    assert main(['zoo', 'verify', entry.name, '--seconds', '0.05']) == 3
+    assert FAILS in capsys.readouterr().out
+    assert main(['zoo', 'verify', 'syno_resnet_07754']) == 1
+    assert 'is an operator' in capsys.readouterr().err
+
+
+def test_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['zoo', 'list']) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in [*model_zoo.names(), *model_zoo.retrofit_names()])
+    assert main(['zoo', 'show', 'resnet18_syno_07889']) == 0
+    card = capsys.readouterr().out
+    assert 'not measured by this project' in card and '77.' in card.replace('78.', '77.') and 'Zhuo et al.' in card
+    assert main(['zoo', '--json']) == 0
+    assert {r['name'] for r in json.loads(capsys.readouterr().out)} == {*model_zoo.names(), *model_zoo.retrofit_names()}
+    for argv in (['show'], ['list', 'x'], ['show', 'resnet18_syno_0788'], ['verify', 'nothing']):
+        assert main(['zoo', *argv]) == 1
+        assert capsys.readouterr().err.count('\n') == 1
+
+
+def test_cards_of_everything() -> None:
+    for name in model_zoo.names():
+        entry = model_zoo.load(name)
+        assert str(entry.operator) in operator_card(entry) and entry.citation in operator_card(entry)
+    for name in model_zoo.retrofit_names():
+        assert f"create_model('{name}'" in retrofit_card(model_zoo.load_retrofit(name))
+
+
+def test_a_folder_without_measurements_claims_none() -> None:
+    slots = {'layer1.0.conv1': {'formula': str(model_zoo.load('syno_resnet_07754').operator), 'stride': [],
+                                'sizes': {'C_in': 64, 'C_out': 64, 'H': 8, 'g': 32, 's': 2, 'k_1': 3}}}
+    card = folder_card('x', 'resnet18', {'slots': slots}, {})
+    assert 'Not measured' in card and '64 → 64' in card and 'speedup' not in card
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    ({'fill': {}}, '"fill"'), ({'fill': {'*': 'syno_resnet_1'}}, 'did you mean'), ({'weights': '../x'}, 'without folders'),
+    ({'input_size': [3, 0, 1]}, 'input_size'), ({'claims': {}}, 'list of objects'), ({'base': 3}, '"base"'),
+    ({'format': 2}, 'newer'), ({'fill': {'*': 'out['}}, 'cannot read formula'), ({'kinds': 'x'}, '"kinds"'),
+    ({'base_args': []}, '"base_args"')])
+def test_malformed_descriptions(change: dict, message: str) -> None:
+    with pytest.raises(ZooError, match=message):
+        parse_retrofit(json.dumps(SMALL | change), 'x.json')
