@@ -19,6 +19,7 @@ EXACT, PERMUTATION = 'exact', 'exact up to channel permutation'
 MAX_REWRITES = 500
 # Sizes that are compared by value: so many variables, with such exponents.
 MAX_FACTORS = 3
+MAX_EQUALS = 6  # sizes of one value that are tried
 _EXPONENTS, _POSITIVE = (-2, -1, 1, 2, 3), (1, 2)
 T = TypeVar('T', bound=Coordinate)
 # For every coordinate, who uses it: (tensor, parent), with parent None where the tensor is indexed by it directly.
@@ -27,13 +28,14 @@ Uses = dict[Coordinate, list[tuple[int, Coordinate | None]]]
 
 @dataclass(frozen=True)
 class Context:
-    """What a rule may know beside the operator: the bindings, which dimensions have no order, and which variables may
-    stand below a line."""
+    """What a rule may know beside the operator: the bindings, which dimensions have no order, which variables may
+    stand below a line, and which neither reductions nor weights may use."""
 
     bindings: tuple[Binding, ...] = ()
     unordered_inputs: frozenset[int] = frozenset()
     unordered_outputs: frozenset[int] = frozenset()
     coefficients: frozenset[str] = frozenset()
+    banned: frozenset[str] = frozenset()
 
     @cached_property
     def _quotients(self) -> dict[tuple[Size, Size], bool]:
@@ -49,23 +51,27 @@ class Context:
         return found
 
     @cached_property
-    def _simplest(self) -> dict[Size, Size]:
+    def _equals(self) -> dict[Size, tuple[Size, ...]]:
         return {}
+
+    def equals(self, size: Size) -> tuple[Size, ...]:
+        """The simplest sizes that have the same value at every binding, and ``size`` itself; simplest first."""
+        found = self._equals.get(size)
+        if found is None:
+            others = self._by_value.get(self._value(size), ()) if self.bindings and size.coefficient == 1 else ()
+            found = self._equals[size] = tuple(sorted({size, *others}, key=self.complexity))
+        return found
 
     def simplest(self, size: Size) -> Size:
         """The size with the fewest factors that has the same value at every binding; ``size`` itself without any."""
-        found = self._simplest.get(size)
-        if found is None:
-            other = self._by_value.get(self._value(size)) if self.bindings and size.coefficient == 1 else None
-            found = self._simplest[size] = size if other is None else min(size, other, key=self._complexity)
-        return found
+        return self.equals(size)[0]
 
     def _value(self, size: Size) -> tuple[Fraction, ...] | None:
         """The value at every binding; None where a variable has none."""
         return tuple(size.ratios(self.bindings)) if all(v in self.bindings[0] for v, _ in size.powers) else None
 
     @cached_property
-    def _by_value(self) -> dict[tuple[Fraction, ...] | None, Size]:
+    def _by_value(self) -> dict[tuple[Fraction, ...] | None, tuple[Size, ...]]:
         """For values that several sizes have, the simplest of the sizes. All of up to three variables with small exponents
         are compared, by the exponents of their prime factors at every binding."""
         names = sorted(self.bindings[0])
@@ -83,8 +89,7 @@ class Context:
         members: dict[int, list[Size]] = {}
         for at in np.nonzero(counts[group.ravel()] > 1)[0].tolist():
             members.setdefault(int(group.ravel()[at]), []).append(ONE * Size(zip(names, rows[at])))
-        simplest = (min(sizes, key=self._complexity) for sizes in members.values())
-        return {self._value(size): size for size in simplest}
+        return {self._value(sizes[0]): tuple(sorted(sizes, key=self.complexity)[:MAX_EQUALS]) for sizes in members.values()}
 
     def _primes(self, names: Sequence[str]) -> np.ndarray:
         """How often every prime divides every variable (rows) at every binding."""
@@ -92,11 +97,12 @@ class Context:
         primes = sorted({p for row in factors for each in row for p in each})
         return np.array([[each.get(p, 0) for each in row for p in primes] for row in factors], dtype=np.int64)
 
-    def _complexity(self, size: Size) -> tuple:
+    def complexity(self, size: Size) -> tuple:
+        """What sizes are preferred by: few factors, small powers, few below the line, coefficients."""
         exponents = [abs(e) for _, e in size.powers]
         # High powers after the sum: g/s^2 rather than s^3 keeps within the budgets of the variables.
-        return (sum(exponents), max(exponents, default=0), sum(e < 0 for _, e in size.powers),
-                sum(v not in self.coefficients for v, _ in size.powers), size.sort_key)
+        return (sum(v in self.banned for v, _ in size.powers), sum(exponents), max(exponents, default=0),
+                sum(e < 0 for _, e in size.powers), sum(v not in self.coefficients for v, _ in size.powers), size.sort_key)
 
 
 def _factors(number: int) -> dict[int, int]:

@@ -52,28 +52,43 @@ from .rewriting import (
     with_weights,
 )
 
+MAX_CHOICES = 1000  # combinations of equal sizes that are tried
+
+
 # ---- index identities ----
 
 @rule('sizes that are equal at every binding are one size, and a size that is 1 there is 1')
 def equal_sizes(op: Operator, context: Context) -> Operator | None:
     if not context.bindings:
         return None
-    changed: dict[object, Size] = {}
-    for index, size in enumerate(op.reductions):
-        if (simple := context.simplest(size)) != size:
-            changed[index] = simple
+    sizes: dict[object, Size] = dict(enumerate(op.reductions))
     for kind in (MergeLeft, MergeRight):
-        for node in nodes_of(op, kind):
-            simple = context.simplest(node.block)
-            if context.simplest(node.of.size / node.block).is_one:
-                simple = node.of.size
-            if simple != node.block:
-                changed[node.of, node.block] = simple
-    for choice in ([changed] if len(changed) > 1 else []) + [{key: size} for key, size in changed.items()]:
-        other = _resized(op, choice)
-        if other is not None:
+        sizes.update(((node.of, node.block), node.block) for node in nodes_of(op, kind))
+    choices = {}
+    for key, size in sizes.items():
+        choices[key] = context.equals(size)
+        if isinstance(key, tuple) and context.simplest(key[0].size / size).is_one:
+            choices[key] = (key[0].size,)  # a block as long as what it cuts
+    own = tuple(sizes.values())
+    if all(each[0] == size for each, size in zip(choices.values(), own)):
+        return None
+    # Sizes must often change together for the input to keep its own. Nothing here depends on the order of the sizes.
+    most = next(m for m in range(max(map(len, choices.values())), 0, -1) if m ** len(choices) <= MAX_CHOICES or m == 1)
+    tried = itertools.product(*({*each[:most], size} for each, size in zip(choices.values(), own)))
+    least = _total(own, context)
+    ranked = ((_total(c, context), [s.sort_key for s in c], c) for c in tried)
+    for total, _, choice in sorted(ranked, key=lambda item: item[:2]):
+        if total >= least:
+            return None
+        if (other := _resized(op, {k: new for (k, old), new in zip(sizes.items(), choice) if new != old})) is not None:
             return other
     return None
+
+
+def _total(sizes: Sequence[Size], context: Context) -> tuple:
+    """How complex sizes are together, in whatever order."""
+    *sums, _ = zip(*map(context.complexity, sizes))
+    return *map(sum, sums), sorted(s.sort_key for s in sizes)
 
 
 def _resized(op: Operator, changed: dict) -> Operator | None:

@@ -90,7 +90,8 @@ class OperatorSpace:
         self.unordered_inputs = frozenset(unordered_inputs)
         self.unordered_outputs = frozenset(unordered_outputs)
         self.context = Context(self.bindings, self.unordered_inputs, self.unordered_outputs,
-                               frozenset(v.name for v in self.variables if not v.primary))
+                               frozenset(v.name for v in self.variables if not v.primary),
+                               frozenset(v.name for v in self.variables if v.budget == 0))
         self.wanted = tuple(s for i, s in enumerate(self.inputs) if i not in self.tied.values())
         self.domain = SizeDomain(self.variables, self.bindings, self.limits, self.wanted)
         self.distance = ShapeDistance(self.domain, self.wanted)
