@@ -156,13 +156,16 @@ def matches(name: str, patterns: str) -> bool:
 
 def document(rows: dict[str, Any]) -> str:
     """The tables: the best retrofit of each family, and all of them."""
+    threads = sorted({r['threads'] for r in rows.values() if 'threads' in r})
+    noisy = sum(bool(r.get('noisy')) for r in rows.values())
     lines = ['# Latency of whole models', '',
-             'Batch 1, 224x224, float32, on the CPU, with the threads that `benchmarks/results/models.json` names; written',
-             'by `benchmarks/models.py`. A retrofit is in its deploy form; it takes turns with the original in the same',
-             'runtime. Accuracy is not part of this table: [accuracy](accuracy.md), published numbers:',
-             '`syno-nni zoo show`.', '',
-             '## Best retrofit against the original in its best runtime', '',
-             '| family | original, best runtime | retrofit | ms | speedup | original in int8 (onnxruntime) |',
+             f'Batch 1, 224x224, float32, {" or ".join(map(str, threads))} thread(s) of the CPU that',
+             '`benchmarks/results/models.json` names; written by `benchmarks/models.py`. A retrofit is in its deploy form; it',
+             'takes turns with the original in the same runtime. Weights are random: this table says nothing about accuracy.',
+             f'{noisy} of {len(rows)} measurements were disturbed by other work on the machine and are marked noisy: trust',
+             'their ratios less, and no absolute time. Runtimes without a number have not been measured.', '',
+             '## Best retrofit against the original in its best measured runtime', '',
+             '| family | original, best of the runtimes measured | retrofit | ms | speedup | original in int8, onnxruntime |',
              '|---|---|---|---|---|---|']
     gains = []
     for base in FAMILIES:
@@ -181,9 +184,10 @@ def document(rows: dict[str, Any]) -> str:
         ms = original[fastest['runtime']] / fastest['speedup']
         gains.append(original[runtime] / ms)
         quantized = rows.get(f'{base}/int8', {})
-        lines.append(f'| {base} | {original[runtime]:.1f} ms, {runtime} | {fastest["name"]}, {fastest["runtime"]} | {ms:.1f} | '
-                     f'{gains[-1]:.2f}x | ' + (f'{quantized["speedup"]:.2f}x of float32 there' if 'speedup' in quantized else
-                                               f'failed: {quantized.get("error", "not measured")[:80]}') + ' |')
+        rival = (f'{quantized["speedup"]:.2f}x of float32 there' if 'speedup' in quantized else
+                 f'failed: {quantized["error"][:80]}' if quantized else 'not measured')
+        lines.append(f'| {base} | {original[runtime]:.1f} ms, {runtime} (of {", ".join(sorted(original))}) | '
+                     f'{fastest["name"]}, {fastest["runtime"]} | {ms:.1f} | {gains[-1]:.2f}x | {rival} |')
     if gains:
         lines += ['', f'Geometric mean: **{math.prod(gains) ** (1 / len(gains)):.2f}x** over {len(gains)} families.', '']
     lines += ['## All retrofits', '', 'Speedup in the same runtime (median over the turns, quartiles behind it).', '',
