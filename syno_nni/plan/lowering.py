@@ -316,7 +316,7 @@ class Lowering:
             del way.values[data], way.values[weight]
             opened = self._approach(way.builder, value, left)
             stage = _Stage(self, way, opened, self._approach(way.builder, kernel, right), [], summed, 'windows')
-            for done, result in stage.products():
+            for done, result in stage.products(columns=True):
                 done.summed *= math.prod(map(extent, summed))
                 done.values[data | weight] = self._settle(done, result, private)
                 yield done
@@ -431,11 +431,12 @@ class _Stage:
         if not self.inside:
             yield from self.products()
 
-    def products(self) -> Iter[tuple[Partial, Value]]:
-        """The matrix products, for a stage without spatial axes."""
+    def products(self, columns: bool = False) -> Iter[tuple[Partial, Value]]:
+        """The matrix products, for a stage without spatial axes; of ``columns`` that are copied anyway in both layouts."""
         if self.channels:
             yield self._matrix_product()
-            if not self.groups and self.value.labels[-len(self.channels):] == tuple(self.channels):
+            innermost = self.value.labels[-len(self.channels):] == tuple(self.channels)
+            if not self.groups and (columns or innermost):
                 yield self._linear()
 
     # calls
@@ -596,9 +597,9 @@ class _Stage:
         return partial, self._sheared(builder, Value(register, dims))
 
     def _linear(self) -> tuple[Partial, Value]:
-        """``data @ weight``, for channels that lie innermost."""
+        """``data @ weight``, channels innermost."""
         partial, builder = self._fork()
-        lead = self.value.labels[:-len(self.channels)]
+        lead = tuple(label for label in self.value.labels if label not in self.channels)
         value = builder.arrange(self.value, (lead, tuple(self.channels)))
         kernel = self._with(builder, self.kernel, self.channels)
         kernel = builder.arrange(kernel, (tuple(self.channels), tuple(self.outs)))

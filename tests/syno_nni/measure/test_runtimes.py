@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -44,6 +45,21 @@ def test_outputs_are_those_of_torch(runtime: str) -> None:
     assert min(min(t) for t in timings) > 0
     for model, got in zip(models(), outputs, strict=True):
         assert np.allclose(got, model(x).detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_every_model_is_compiled_once_and_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What dynamo compiles it looks up by code: models of one class must not throw each other out, or run eagerly."""
+    frozen: list[bool] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
+        frozen.append(torch._inductor.config.freezing)
+        return graph.forward
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, 'compile', lambda f, **options: compile_(f, backend=backend, **options))
+    many = [nn.Conv2d(3, 4, 3, padding=n).eval() for n in range(12)]
+    time_in('inductor', many, torch.randn(1, 3, 8, 8), **ROUNDS)
+    assert frozen == [True] * 12
 
 
 @pytest.mark.slow
