@@ -19,10 +19,11 @@ from syno_nni.errors import ConfigError, EngineError, JournalError, SlotError, S
 from syno_nni.journal import read_journal
 from syno_nni.nas.experiment import run_search, strategy_of
 from syno_nni.nas.manager import end_process_tree, free_port
-from syno_nni.records import Submitted
+from syno_nni.records import Finished, Submitted
 from syno_nni.run_state import RunState
 
 from ...strategies import toy
+from .browser import CHROMIUM, look_at_web_ui
 from .searching import make_config
 
 PROGRAM = Path(__file__).with_name('searching.py')
@@ -127,19 +128,27 @@ def test_a_failing_candidate_is_an_outcome(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.nni
 @pytest.mark.slow
 def test_a_real_experiment_with_trials_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two trials at a time on real data; parameters are not mixed up, and nothing is left behind."""
+    """Two trials at a time on real data: parameters are not mixed up, a person sees in the web UI what there is to see, and
+    nothing is left behind."""
     monkeypatch.setattr('syno_nni.nas.mutable._space', lambda key: toy.ToySpace())
     monkeypatch.setenv('TMPDIR', str(tmp_path))  # a lock of its own: measurements elsewhere do not matter here
-    port, addresses = free_port(), []
-    config = make_config(engine='local', port=port, maxTrialNumber=2, trialConcurrency=2)
+    port, addresses, looks = free_port(), [], []
+    config = make_config(engine='local', port=port, maxTrialNumber=2, trialConcurrency=2, evaluation={'epochs': 2})
 
     def listen(record: Any, state: RunState) -> None:
         if isinstance(record, Submitted):
             addresses.extend(c.laddr for c in psutil.net_connections('tcp') if c.status == 'LISTEN'
                              and c.laddr.port == port)
+        if isinstance(record, Finished) and len(state.operators) == len(state.succeeded) == 2 and CHROMIUM:
+            try:
+                look_at_web_ui(f'http://localhost:{port}', tmp_path / 'screenshots', 'search', state.succeeded[0].formula)
+            except BaseException as error:  # of a listener, they are logged only
+                looks.append(error)
+                raise
 
     lines: list[str] = []
     state = run_search(config, tmp_path / 'run', listener=listen, tell=lines.append)
+    assert not looks, looks[0]
     assert f'NNI web UI: http://localhost:{port}' in lines
     assert {a.ip for a in addresses} == {'127.0.0.1'}
     assert state.ended.reason == 'budget'
@@ -161,16 +170,61 @@ def test_a_real_experiment_with_trials_at_once(tmp_path: Path, monkeypatch: pyte
         assert probe.connect_ex(('127.0.0.1', port)) != 0
 
 
+def _descendants(pid: int, word: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process(pid).children(recursive=True):
+        try:
+            if word in ' '.join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def _gone(processes: list[psutil.Process]) -> bool:
+    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
+
+
 @pytest.mark.nni
 @pytest.mark.slow
-def test_a_killed_search_takes_its_manager_along(start: Any, tmp_path: Path) -> None:
-    process = start('new', 'local', free_port(), trials=1, seconds=0)
+def test_trial_manager_and_search_are_killed_in_turn(start: Any, tmp_path: Path) -> None:
+    """kill -9 of each: nothing that finished is lost or done again, and no process or port is left."""
+    randomness, port = random.Random(11), free_port()
+    process = start('new', 'local', port, trials=2, seconds=1)
     _wait_for(lambda: 'baseline' in _state(tmp_path).candidates)
+    _wait_for(lambda: len(_state(tmp_path).candidates) > 1)  # the first operator
+    _wait_for(lambda: _descendants(process.pid, 'nas.launch'))
+    time.sleep(randomness.uniform(0, 1))
+    for trial in _descendants(process.pid, 'nas.launch'):
+        trial.kill()
+    _wait_for(lambda: _state(tmp_path).failed)
+    assert _state(tmp_path).failed[0].error.kind == 'died'
+
+    _wait_for(lambda: len(_state(tmp_path).candidates) > 2)  # the second one
+    time.sleep(randomness.uniform(0, 1))
     tree = psutil.Process(process.pid).children(recursive=True)
-    assert tree
+    (manager,) = _descendants(process.pid, 'main.js')[:1]
+    manager.kill()
+    assert process.wait(60) != 0, 'a search without its manager ends'
+    assert "NNI's manager" in (tmp_path / 'out.txt').read_text()
+    _wait_for(lambda: _gone(tree), 30)
+    before = _results(_state(tmp_path))
+
+    process = start('resume', 'local', port, trials=2, seconds=1)
+    _wait_for(lambda: _state(tmp_path).sessions == 2 and _descendants(process.pid, 'main.js'))
+    tree = psutil.Process(process.pid).children(recursive=True)
+    time.sleep(randomness.uniform(0, 1))
     process.send_signal(signal.SIGKILL)
     process.wait()
-    _wait_for(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in tree), 30)
+    _wait_for(lambda: _gone(tree), 30)
+
+    assert start('resume', 'local', port, trials=2, seconds=1).wait(90) == 0
+    state = _state(tmp_path)
+    after = _results(state)
+    assert [r for r in before if r[2] in ('succeeded', 'failed')] == after[:sum(
+        r[2] in ('succeeded', 'failed') for r in before)], 'what was finished stays as it was'
+    assert [r[2] for r in after] == ['failed', 'succeeded']
+    assert [c.attempts for c in state.operators][0] == 1 and state.candidates['baseline'].attempts == 1
 
 
 # --- what cannot work ------------------------------------------------------------------------------------------------
