@@ -71,7 +71,7 @@ def main() -> None:
     for name, seed in missing:
         if time.monotonic() - started > args.seconds:
             print('more to do: run it again')
-            return
+            break
         cpu = time.process_time()
         found = search(name, seed, RANDOM_TRIALS if name == 'random' else TRIALS)
         run = {'curve': curve(found), 'simulated_s': round(found[-1].at_s), 'cpu_s': round(time.process_time() - cpu, 1)}
@@ -85,14 +85,15 @@ def main() -> None:
 
 def report(results: dict[str, Any]) -> None:
     """Write ``docs/search.md``'s table and the plot."""
-    curves = {name: [results['runs'][f'{name}/{seed}']['curve'] for seed in range(SEEDS)] for name in NAMES}
+    seeds = [seed for seed in range(SEEDS) if all(f'{name}/{seed}' in results['runs'] for name in NAMES)]
+    curves = {name: [results['runs'][f'{name}/{seed}']['curve'] for seed in seeds] for name in NAMES}
     plot(curves, DOCS / 'images' / 'search.png')
     table = '\n'.join(rows(curves))
     page = DOCS / 'search.md'
     head, _, rest = page.read_text().partition('<!-- table -->\n')
     _, _, tail = rest.partition('<!-- end -->\n')
     page.write_text(f'{head}<!-- table -->\n{table}\n<!-- end -->\n{tail}')
-    print(table)
+    print(f'{len(seeds)} seeds\n{table}')
 
 
 def rows(curves: dict[str, list[list[float]]]) -> list[str]:
@@ -110,7 +111,7 @@ def rows(curves: dict[str, list[list[float]]]) -> list[str]:
         mean = [statistics.mean(values) for values in zip(*curves['random'])]
         needed = next((n for n, value in enumerate(mean, 1) if value >= typical), None)
         lines.append(f'| {label} | {" | ".join(cells)} | {_mean_sd(gains, sign="+")} | {sum(g > 0 for g in gains)} of '
-                     f'{SEEDS} | {f"{needed} trials" if needed else f"more than {RANDOM_TRIALS} trials"} |')
+                     f'{len(gains)} | {f"{needed} trials" if needed else f"more than {RANDOM_TRIALS} trials"} |')
     return lines
 
 
