@@ -154,8 +154,8 @@ def document(results: dict[str, Any]) -> str:
         lines.append(f'| {name} | {r["estimated_ms"]:.3f} | {r["estimated_loss"]:.3f} | {r["speedup"]:.2f} '
                      f'({r["speedup_low"]:.2f}-{r["speedup_high"]:.2f}){" noisy" * r["noisy"]} | {after} |')
     if all(r['speedup'] <= 1 for r in rows.values()):
-        lines += ['', 'At this size no choice is faster than the original: the layers are too small for operators to gain, and the',
-                  'solver keeps most of them.']
+        lines += ['', 'At this size no choice is faster than the original: the layers are too small for operators to gain, and',
+                  'the solver keeps most of them.']
     return '\n'.join(lines) + '\n'
 
 
