@@ -229,7 +229,8 @@ def tables(results: dict[str, Any]) -> str:
     if 'growth' in results:
         rows = [[f'{what} = {value}', f'{r["distinct_per_s"]:.0f}', f'{r["drawn_per_s"]:.0f}', f'{r["repeats"]:.0%}',
                  f'{r["walks_succeed"]:.0%}'] for what, each in results['growth'].items() for value, r in each.items()]
-        parts.append('### Growth\n\nShort runs from a cold start: compare within the table, not with the one above.\n\n' + table(['setting', 'distinct/s', 'drawn/s', 'repeats', 'walks succeed'], rows))
+        parts.append('### Growth\n\nShort runs from a cold start: compare within the table only.')
+        parts.append(table(['setting', 'distinct/s', 'drawn/s', 'repeats', 'walks succeed'], rows))
     if 'diversity' in results:
         each = results['diversity']
 
