@@ -65,9 +65,27 @@ def concretize(op: Operator, sizes: Binding) -> ConcreteOperator:
         return tuple(c for c in map(visit, coordinates) if c is not None)
 
     outputs = tuple(Out(i, Size.of(s.value(sizes))) for i, s in enumerate(op.outputs))
-    return ConcreteOperator(outputs, tuple(Size.of(s.value(sizes)) for s in op.reductions), tensor(op.inputs),
-                            tuple(tensor(w) for w in op.weights), op.input_shape(sizes), op.weight_shapes(sizes),
-                            outputs[batch.index] if batch else None)
+    inputs = tensor(op.inputs)
+    cut = _cuts(inputs)
+    weights = tuple(tuple(cut.get(c, c) for c in tensor(w)) for w in op.weights)
+    return ConcreteOperator(outputs, tuple(Size.of(s.value(sizes)) for s in op.reductions), inputs, weights,
+                            op.input_shape(sizes), op.weight_shapes(sizes), outputs[batch.index] if batch else None)
+
+
+def _cuts(inputs: tuple[Coordinate, ...]) -> dict[Coordinate, Coordinate]:
+    """Coordinates that the data uses only through the halves of one Merge, put together again from these halves.
+
+    Where a weight has such a coordinate whole (``w[o, ...]`` of a grouped convolution, whose data has ``o // B``), the
+    halves let it meet the data group by group, rather than the data being repeated for every value of it.
+    """
+    nodes = {node for c in inputs for node in c.walk()}
+    whole = {*inputs, *(c for node in nodes if not isinstance(node, (MergeLeft, MergeRight)) for c in node.bottom)}
+    halves: dict[Coordinate, set[Size]] = {}
+    for node in nodes:
+        if isinstance(node, (MergeLeft, MergeRight)):
+            halves.setdefault(node.of, set()).add(node.block)
+    return {x: Split(MergeLeft(x, block), MergeRight(x, block))
+            for x, blocks in halves.items() if x not in whole and len(blocks) == 1 for block in blocks}
 
 
 def free_batch(op: Operator) -> Out | None:

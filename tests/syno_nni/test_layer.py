@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import syno_nni as sn
+from syno_nni import classics
 from syno_nni.plan import optimize
 from syno_nni.plan.builder import Unreachable
 from syno_nni.plan.concrete import free_batch
@@ -112,6 +113,15 @@ def test_a_split_of_digits_that_another_weight_has_whole() -> None:
 ])
 def test_halves_of_a_merge(formula: str) -> None:
     check_every_plan(sn.Operator.parse(formula), {'N': 2})
+
+
+def test_a_grouped_convolution_whose_weight_has_the_whole_output_channel() -> None:
+    """The data has the group of the channel only: it must not be repeated for every channel of the group."""
+    sizes = {'N': 1, 'C_in': 64, 'C_out': 128, 'H': 12, 'k_1': 3, 'g': 32}
+    op = classics.grouped_conv2d()
+    check_every_plan(op, {**sizes, 'H': 4})
+    steps = plans(op, sizes)[0].program.split()[1].steps
+    assert [step.kind for step in steps] == ['conv']
 
 
 def test_an_operator_without_an_order_that_can_be_lowered_runs_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
