@@ -124,13 +124,13 @@ def _remarks(state: RunState, listed: list[Candidate]) -> Iterator[str]:
                else f'* best objective: {best.id}; its test accuracy is taken when the search ends')
     if any(c.metrics.get('noisy') for c in listed):
         yield '~ noisy measurement: something else kept the machine busy'
-    failures: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for candidate in state.failed:
         stage = rejected_by(candidate)
-        kind = f'rejected by {stage}' if stage else candidate.error.kind if candidate.error else 'exception'
-        failures[kind] = failures.get(kind, 0) + 1
-    failed = f', {len(state.failed)} failed ({", ".join(f"{n} {kind}" for kind, n in failures.items())})'
-    yield (f'{len(state.succeeded)} operators evaluated{failed if failures else ""}'
+        kind = f'rejected by {stage}' if stage else f'failed ({candidate.error.kind if candidate.error else "exception"})'
+        counts[kind] = counts.get(kind, 0) + 1
+    others = ''.join(f', {n} {kind}' for kind, n in counts.items())
+    yield (f'{len(state.succeeded)} operators evaluated{others}'
            f'{f", {len(state.in_flight)} in flight" if state.in_flight else ""}; {_ending(state)}. '
            f'Latency: {latency_conditions(state)}, on {state.environment.get("cpu", "this machine")}, '
            'in turns with the original model.')

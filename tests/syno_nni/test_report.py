@@ -34,7 +34,7 @@ def test_table_lists_the_original_and_the_front_with_units(state: RunState) -> N
 def test_text_names_winner_failures_conditions_and_the_way_on(state: RunState) -> None:
     text = text_report(state, Path('my runs/a'))
     assert f'* best objective: {state.best.id}, test accuracy 90.00 %; original model 90.00 %' in text
-    assert '5 operators evaluated, 1 failed (1 timeout); budget used up' in text
+    assert '5 operators evaluated, 1 failed (timeout); budget used up' in text
     assert 'Latency: eager, 1 thread, batch 1, on ' in text
     assert f"syno-nni resume 'my runs/a' --max-trials {2 * state.config['maxTrialNumber']}" in text
 
