@@ -3,9 +3,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -90,9 +92,10 @@ def open_browser(directory: Path) -> Iterator[Page]:
     """An empty tab of a new browser; screenshots go to ``directory``."""
     log = directory / 'chromium.log'
     directory.mkdir(parents=True, exist_ok=True)
+    short = tempfile.mkdtemp(prefix='c', dir='/tmp')  # Chromium makes a socket there, whose path has at most 107 characters
     with log.open('w') as stderr:
         process = subprocess.Popen([CHROMIUM, *_FLAGS, f'--user-data-dir={directory / "profile"}', 'about:blank'],
-                                   stdout=subprocess.DEVNULL, stderr=stderr)
+                                   stdout=subprocess.DEVNULL, stderr=stderr, env={**os.environ, 'TMPDIR': short})
     try:
         deadline = time.monotonic() + 60
         while not (found := re.search(r'ws://\S+', log.read_text())):
@@ -112,6 +115,7 @@ def open_browser(directory: Path) -> Iterator[Page]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        shutil.rmtree(short, ignore_errors=True)
 
 
 def _plain(socket: ClientConnection, number: int, method: str, **params: Any) -> dict[str, Any]:
