@@ -45,7 +45,8 @@ def test_onnx_beside_the_weights(tmp_path: Path) -> None:
     pytest.importorskip('onnxscript')
     onnxruntime = pytest.importorskip('onnxruntime')
     out = tmp_path / 'fast'
-    assert main(['retrofit', 'resnet10t', '--operator', 'conv2d', '--num-classes', '4', '--onnx', '--out', str(out), *FAST]) == 0
+    assert main(['retrofit', 'resnet10t', '--operator', 'conv2d', '--num-classes', '4', '--onnx', '--out', str(out),
+                 *FAST]) == 0
     x = torch.randn(2, 3, 32, 32)
     session = onnxruntime.InferenceSession(out / 'model.onnx')
     got = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
