@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Iterator as Iter
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -113,6 +113,15 @@ def weight_linear(op: Operator) -> Iter[str]:
 
 
 def _used_once(name: str, coordinates: tuple[Coordinate, ...]) -> Iter[str]:
+    for node, count in used_twice(coordinates):
+        label = f'reduction {node.index}' if isinstance(node, Sum) else (
+            f'output {node.index}' if isinstance(node, Out) else repr(node))
+        yield (f'{name} uses {label} {count} times; use it once, or through both halves '
+               f'(// and % with one block size) of one Merge')
+
+
+def used_twice(coordinates: Sequence[Coordinate]) -> Iter[tuple[Coordinate, int]]:
+    """The nodes that a tensor uses more than once, other than through the two halves of one Merge, and how often."""
     uses: Counter[Coordinate] = Counter(coordinates)
     for node in {n for c in coordinates for n in c.walk()}:
         for child in node.bottom:
@@ -126,7 +135,4 @@ def _used_once(name: str, coordinates: tuple[Coordinate, ...]) -> Iter[str]:
         if len(halves) == 2 and {h.kind for h in halves} == {'div', 'mod'} and halves[0].argument == halves[1].argument:
             count -= 1
         if count > 1:
-            label = f'reduction {node.index}' if isinstance(node, Sum) else (
-                f'output {node.index}' if isinstance(node, Out) else repr(node))
-            yield (f'{name} uses {label} {count} times; use it once, or through both halves '
-                   f'(// and % with one block size) of one Merge')
+            yield node, count

@@ -31,6 +31,7 @@ from ..expr import (
     sibling,
     substitute,
 )
+from ..legality import used_twice
 from ..operator import Operator
 from ..size import ONE, Size, product
 from .digits import Run, flat, low_digits, run_of
@@ -167,10 +168,15 @@ def merge_associates(op: Operator, context: Context) -> Operator | None:
     return None
 
 
-@rule('(x%(A*B))%A = x%A where nothing else uses x%(A*B)')
+@rule('(x%(A*B))%A = x%A where nothing else uses x%(A*B), and no tensor x//(A*B) beside it')
 def remainder_of_remainder(op: Operator, context: Context) -> Operator | None:
     for node in nodes_of(op, MergeRight):
-        if isinstance(node.of, MergeRight) and all(parent == node for _, parent in uses_of(op)[node.of]):
+        if not isinstance(node.of, MergeRight):
+            continue
+        uses = uses_of(op)
+        beside = {tensor for tensor, _ in uses.get(sibling(node.of), ())}
+        # A tensor has x//(A*B) and x%A through one Merge of x, which leaves a digit out.
+        if all(parent == node and tensor not in beside for tensor, parent in uses[node.of]):
             return substituted(op, {node: MergeRight(node.of.of, node.block)})
     return None
 
@@ -273,8 +279,11 @@ def weight_digits(op: Operator, context: Context) -> Operator | None:
             if not isinstance(node, (MergeLeft, MergeRight)):
                 continue
             pieces = _pieces(op, context, node)
-            if pieces is not None and pieces != [node]:
-                return with_weight(op, number, (*weight[:place], *pieces, *weight[place + 1:]))
+            if pieces is None or pieces == [node]:
+                continue
+            rewritten = (*weight[:place], *pieces, *weight[place + 1:])
+            if not any(used_twice(rewritten)):  # digits with others between them are written by nested Merges
+                return with_weight(op, number, rewritten)
     return None
 
 

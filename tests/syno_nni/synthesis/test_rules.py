@@ -158,3 +158,12 @@ def test_normalizing_names_the_rules_that_fired() -> None:
     done = normalize(op, Context((TINY,)), trace)
     assert set(trace) == {'joint-sums', 'shift-of-shift'}
     assert str(done) == HEAD + 'sum[c:C_in] in[n, c, shift(h, 3)] * w1[o, c]'
+
+
+def test_digits_with_another_between_them_keep_one_merge() -> None:
+    """Flattened, they would be halves of two different Merges of one coordinate, which no primitive makes."""
+    head = HEAD + 'sum[c:C_in, i:k_1] in[n, c, unfold(h, i)] * w1[o, c] * w2[i, '
+    nested = head + 'o//(s^2), (o%(s^2))%s]'
+    for formula in (nested, head + '(o//s)//s, o%s]'):
+        canonical = normalize(sn.Operator.parse(formula), Context())
+        assert sn.Operator.parse(str(canonical)) == canonical == sn.Operator.parse(nested)

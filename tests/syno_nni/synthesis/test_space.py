@@ -45,6 +45,16 @@ def test_samples_are_legal_canonical_members(conv2d: sn.OperatorSpace, samples: 
             op.check_sizes(binding)
 
 
+def test_samples_of_several_slots_are_legal_and_read_back() -> None:
+    """Many of them: what breaks one in a hundred samples breaks every search."""
+    slots = [{'N': 1, 'C_in': i, 'C_out': o, 'H': h, 'k_1': 3, 'k_2': 7, 's': 2, 'g': 8}
+             for i, o, h in ((64, 64, 16), (64, 128, 8), (128, 128, 8))]
+    space = sn.OperatorSpace.preset('conv2d', bindings=slots, macs_ratio=RATIO)
+    rng = np.random.default_rng(5)
+    for op in (space.sample(rng) for _ in range(400)):
+        assert sn.Operator.parse(str(op)) == op
+
+
 def test_sampling_is_a_function_of_the_seed(conv2d: sn.OperatorSpace) -> None:
     def draw(space: sn.OperatorSpace, seed: int) -> list[str]:
         rng = np.random.default_rng(seed)
