@@ -58,11 +58,11 @@ def fill_in(path: Path, name: str, table: str) -> None:
     path.write_text(f'{before}{start}\n{table.strip()}\n{end}{after}', encoding='utf-8')
 
 
-# --- Fashion-MNIST at 32 pixels --------------------------------------------------------------------------------------
+# --- Fashion-MNIST -------------------------------------------------------------------------------------------------
 
-def fashion_mnist(train: int, val: int, seed: int = 0) -> Splits:
-    """``train`` and ``val`` images of 3x32x32 (padded, not resized), and the 10000 of the test split."""
-    return load_data(DataConfig(name='fashion-mnist', image_size=32, train_samples=train, val_samples=val, seed=seed))
+def fashion_mnist(train: int, val: int, seed: int = 0, image: int = 32) -> Splits:
+    """``train`` and ``val`` images of 3 x image x image (32 is padded, more is resized), and the 10000 of the test split."""
+    return load_data(DataConfig(name='fashion-mnist', image_size=image, train_samples=train, val_samples=val, seed=seed))
 
 
 def in_memory(dataset: Any, size: int = 500) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -81,9 +81,11 @@ def accuracy(model: nn.Module, batches: Any) -> float:
     return 100 * right / total
 
 
-def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor) -> float:
+def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor,
+               bfloat16: bool = False) -> float:
     """One step on smoothed cross entropy with clipped gradients; returns the loss."""
-    loss = functional.cross_entropy(model(x), y, label_smoothing=0.1)
+    with torch.autocast('cpu', torch.bfloat16, enabled=bfloat16):
+        loss = functional.cross_entropy(model(x), y, label_smoothing=0.1)
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -95,12 +97,14 @@ class Training:
     """SGD with a one-cycle schedule over ``epochs``, in a seeded order of batches, that can stop and go on.
 
     The state (weights, optimizer, position) is kept in ``path``; the same seed gives the same batches however often it
-    stops.
+    stops. ``bfloat16`` computes by autocast, images channels last.
     """
 
     def __init__(self, model: nn.Module, data: Any, path: Path, *, epochs: int, seed: int, learning_rate: float = 0.1,
-                 batch_size: int = 128, weight_decay: float = 5e-4) -> None:
-        self.model, self.data, self.path = model, data, path
+                 batch_size: int = 128, weight_decay: float = 5e-4, bfloat16: bool = False) -> None:
+        self.model, self.data, self.path, self.bfloat16 = model, data, path, bfloat16
+        self.layout = torch.channels_last if bfloat16 else torch.contiguous_format
+        model.to(memory_format=self.layout)
         self.batch_size, self.seed = batch_size, seed
         self.per_epoch = len(data) // batch_size
         self.steps = epochs * self.per_epoch
@@ -132,8 +136,8 @@ class Training:
             x, y = torch.stack([image for image, _ in chosen]), torch.stack([label for _, label in chosen])
             # Mirror images: half of the batch, the same half for every model.
             flip = torch.rand(len(x), generator=torch.Generator().manual_seed(self.step)) < 0.5
-            x = torch.where(flip[:, None, None, None], x.flip(3), x)
-            train_step(self.model, self.optimizer, x, y)
+            x = torch.where(flip[:, None, None, None], x.flip(3), x).to(memory_format=self.layout)
+            train_step(self.model, self.optimizer, x, y, self.bfloat16)
             self.schedule.step()
             self.step += 1
         self.seconds += time.monotonic() - started

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def int8(base: str, seconds: float) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--models', default='*', help='name patterns of retrofits, separated by commas')
-    parser.add_argument('--runtimes', default=','.join(RUNTIMES))
+    parser.add_argument('--runtimes', default=','.join((*RUNTIMES, 'int8')))
     parser.add_argument('--again', action='store_true', help='measure what has a row too')
     parser.add_argument('--each', type=float, default=3.0, help='seconds per measurement')
     parser.add_argument('--seconds', type=float, default=1e9, help='stop after this time')
@@ -112,9 +113,9 @@ def main() -> int:
     if options.claims:
         write_claims(rows)
         return 0
-    wanted = [(name, runtime) for runtime in options.runtimes.split(',') for name in model_zoo.retrofit_names()
-              if model_zoo.load_retrofit(name).base in FAMILIES and matches(name, options.models)]
-    wanted += [(base, 'int8') for base in FAMILIES if matches(base, options.models)]
+    retrofits = [name for name in model_zoo.retrofit_names() if model_zoo.load_retrofit(name).base in FAMILIES]
+    wanted = [(name, runtime) for runtime in options.runtimes.split(',')
+              for name in (FAMILIES if runtime == 'int8' else retrofits) if matches(name, options.models)]
     for name, runtime in wanted:
         key = f'{name}/{runtime}'
         if key in rows and not options.again:
@@ -138,16 +139,50 @@ def main() -> int:
 
 def write_claims(rows: dict[str, Any]) -> None:
     """What was measured without noise becomes what the zoo claims, with its conditions."""
-    folder = Path(__file__).parent.parent / 'model_zoo' / 'models'
     keys = ('runtime', 'threads', 'input', 'precision', 'latency_ms', 'baseline_latency_ms', 'speedup', 'speedup_low',
             'speedup_high', 'noisy', 'cpu', 'date')
     for name in model_zoo.retrofit_names():
-        path = folder / f'{name}.json'
-        data = json.loads(path.read_text())
-        kept = [c for c in data.get('claims', []) if 'speedup' not in c]
-        data['claims'] = kept + [{k: r[k] for k in keys if k in r} for r in rows.values()
-                                 if r['name'] == name and 'speedup' in r and not r['noisy']]
-        path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + '\n')
+        replace_claims(name, 'speedup', [{k: r[k] for k in keys if k in r} for r in rows.values()
+                                         if r['name'] == name and 'speedup' in r and not r['noisy']])
+
+
+def replace_claims(name: str, kind: str, claims: list[dict[str, Any]]) -> None:
+    """Put ``claims`` in the place of those that have the key ``kind`` in a zoo model's description."""
+    path = Path(__file__).parent.parent / 'model_zoo' / 'models' / f'{name}.json'
+    data = json.loads(path.read_text())
+    data['claims'] = [c for c in data.get('claims', []) if kind not in c] + claims
+    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + '\n')
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A retrofit in its best runtime against the original in its own."""
+    runtime: str
+    ms: float
+    speedup: float
+
+
+def originals(rows: dict[str, Any], base: str) -> dict[str, float]:
+    """Milliseconds of an architecture per runtime: the median over the retrofits that it was measured beside."""
+    times: dict[str, list[float]] = {}
+    for r in rows.values():
+        if 'speedup' in r and r['name'] not in FAMILIES and model_zoo.load_retrofit(r['name']).base == base:
+            times.setdefault(r['runtime'], []).append(r['baseline_latency_ms'])
+    return {runtime: float(np.median(values)) for runtime, values in times.items()}
+
+
+def gains(rows: dict[str, Any]) -> dict[str, Gain]:
+    """What every measured retrofit gains."""
+    best: dict[str, Gain] = {}
+    for r in rows.values():
+        if 'speedup' not in r or r['name'] in FAMILIES:
+            continue
+        original = originals(rows, model_zoo.load_retrofit(r['name']).base)
+        # The retrofit's time is the original's in this runtime, divided by the measured ratio.
+        ms = original[r['runtime']] / r['speedup']
+        if r['name'] not in best or ms < best[r['name']].ms:
+            best[r['name']] = Gain(r['runtime'], ms, min(original.values()) / ms)
+    return best
 
 
 def matches(name: str, patterns: str) -> bool:
@@ -167,29 +202,24 @@ def document(rows: dict[str, Any]) -> str:
              '## Best retrofit against the original in its best measured runtime', '',
              '| family | original, best of the runtimes measured | retrofit | ms | speedup | original in int8, onnxruntime |',
              '|---|---|---|---|---|---|']
-    gains = []
+    found = gains(rows)
+    best = []
     for base in FAMILIES:
-        own = [r for r in rows.values() if 'speedup' in r and r['name'] != base and
-               model_zoo.load_retrofit(r['name']).base == base]
+        own = {name: gain for name, gain in found.items() if model_zoo.load_retrofit(name).base == base}
         if not own:
             continue
-        # Every retrofit is measured beside the original: its median over them is the original's time in a runtime.
-        times: dict[str, list[float]] = {}
-        for r in own:
-            times.setdefault(r['runtime'], []).append(r['baseline_latency_ms'])
-        original = {k: float(np.median(v)) for k, v in times.items()}
-        runtime = min(original, key=original.__getitem__)
-        # The retrofit's time is the original's there, divided by the measured ratio.
-        fastest = min(own, key=lambda r: original[r['runtime']] / r['speedup'])
-        ms = original[fastest['runtime']] / fastest['speedup']
-        gains.append(original[runtime] / ms)
+        name = max(own, key=lambda name: own[name].speedup)
+        gain = own[name]
+        best.append(gain.speedup)
         quantized = rows.get(f'{base}/int8', {})
         rival = (f'{quantized["speedup"]:.2f}x of float32 there' if 'speedup' in quantized else
                  f'failed: {quantized["error"][:80]}' if quantized else 'not measured')
+        original = originals(rows, base)
+        runtime = min(original, key=original.__getitem__)
         lines.append(f'| {base} | {original[runtime]:.1f} ms, {runtime} (of {", ".join(sorted(original))}) | '
-                     f'{fastest["name"]}, {fastest["runtime"]} | {ms:.1f} | {gains[-1]:.2f}x | {rival} |')
-    if gains:
-        lines += ['', f'Geometric mean: **{math.prod(gains) ** (1 / len(gains)):.2f}x** over {len(gains)} families.', '']
+                     f'{name}, {gain.runtime} | {gain.ms:.1f} | {gain.speedup:.2f}x | {rival} |')
+    if best:
+        lines += ['', f'Geometric mean: **{math.prod(best) ** (1 / len(best)):.2f}x** over {len(best)} families.', '']
     lines += ['## All retrofits', '', 'Speedup in the same runtime (median over the turns, quartiles behind it).', '',
               f'| retrofit | MACs | params | {" | ".join(RUNTIMES)} |', '|---|---|---|' + '---|' * len(RUNTIMES)]
     for name in dict.fromkeys(r['name'] for r in rows.values() if r['runtime'] != 'int8' and r.get('precision') != 'int8'):

@@ -18,6 +18,7 @@ from torch import nn
 from syno_nni.backbone import create_backbone
 from syno_nni.errors import ZooError
 from syno_nni.search_spaces.retrofit import apply_slot_config, retrofit
+from syno_nni.search_spaces.slots import find_slots
 
 from . import backbones  # noqa: F401  registers the backbones that retrofits start from
 from .retrofits import Retrofit, load_retrofit, retrofit_names
@@ -59,8 +60,14 @@ def _entry_point(name: str, entry: Retrofit) -> Callable[..., nn.Module]:
 
         def fill(model: nn.Module) -> nn.Module:
             channels = kwargs.get('in_chans') or declared.input_size[0]
-            return retrofit(model, entry.fillings(), (1, channels, *size), kinds=entry.kinds,
-                            coefficients=entry.coefficients, on_misfit='keep')
+            options = {'kinds': entry.kinds, 'coefficients': entry.coefficients}
+            slots = None
+            if size != tuple(declared.input_size[1:]) and not declared.fixed_input_size:
+                # The same layers as at the declared size, so that weights trained at one size load at another.
+                wanted, _ = find_slots(model, (1, channels, *declared.input_size[1:]), **options)
+                found, _ = find_slots(model, (1, channels, *size), **options, min_map=1)
+                slots = [slot for slot in found if slot.name in {w.name for w in wanted}]
+            return retrofit(model, entry.fillings(), (1, channels, *size), slots=slots, on_misfit='keep', **options)
 
         return _build(name, entry.base, fill, pretrained, {**entry.base_args, **kwargs})
 

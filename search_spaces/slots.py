@@ -94,7 +94,8 @@ class _Unfit(Exception):
 
 def find_slots(model: nn.Module, example_input: Example = None, *, kinds: str | Collection[str] = 'auto',
                include: str | Collection[str] = (), exclude: str | Collection[str] = (), min_share: float = 0.0,
-               coefficients: Mapping[str, int | str] | None = None) -> tuple[list[Slot], list[Excluded]]:
+               coefficients: Mapping[str, int | str] | None = None, min_map: int = MIN_SIZE,
+               ) -> tuple[list[Slot], list[Excluded]]:
     """Sort the convolutions and linear layers of ``model`` into slots and excluded layers, in the model's order.
 
     Args:
@@ -109,16 +110,22 @@ def find_slots(model: nn.Module, example_input: Example = None, *, kinds: str | 
         coefficients: values that replace those of :data:`COEFFICIENTS` or join them. ``g`` is the largest number of
             groups: the bindings get the largest one up to it that divides all channel counts. The word ``'kernel'``
             means the kernel size of the slot's own layer.
+        min_map: as in :func:`survey`.
 
     Raises:
         SlotError: the model does not run, a kind is unknown, or a pattern matches no layer.
     """
-    return choose(survey(model, example_input), kinds=kinds, include=include, exclude=exclude, min_share=min_share,
+    return choose(survey(model, example_input, min_map), kinds=kinds, include=include, exclude=exclude, min_share=min_share,
                   coefficients=coefficients)
 
 
-def survey(model: nn.Module, example_input: Example = None) -> list[Slot | Excluded]:
+def survey(model: nn.Module, example_input: Example = None, min_map: int = MIN_SIZE) -> list[Slot | Excluded]:
     """Every convolution and linear layer: a slot (of any kind, its binding without coefficients), or excluded.
+
+    Args:
+        model, example_input: as in :func:`find_slots`.
+        min_map: smallest height, width or length of a slot. On a smaller map than the usual one an operator computes
+            little of its own, but it may be wanted there so that the model is the same at every image size.
 
     Raises:
         SlotError: the model does not run on the example input.
@@ -128,7 +135,7 @@ def survey(model: nn.Module, example_input: Example = None) -> list[Slot | Exclu
     found: list[Slot | Excluded] = []
     for layer in run.layers:
         try:
-            slot = _slot_of(layer, run.batch, fused)
+            slot = _slot_of(layer, run.batch, fused, min_map)
             found.append(replace(slot, share=slot.macs / max(run.macs, 1)))
         except _Unfit as reason:
             macs = _macs(layer, run.batch)
@@ -226,7 +233,7 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
 # --- from a traced layer to a slot -----------------------------------------------------------------------------------
 
-def _slot_of(layer: LayerTrace, batch: int, fused: Mapping[nn.Module, str]) -> Slot:
+def _slot_of(layer: LayerTrace, batch: int, fused: Mapping[nn.Module, str], min_map: int) -> Slot:
     """The slot without coefficients and share. Raises _Unfit."""
     module: Any = layer.module
     if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):
@@ -255,8 +262,9 @@ def _slot_of(layer: LayerTrace, batch: int, fused: Mapping[nn.Module, str]) -> S
     if _kind(module) == 'depthwise' and module.in_channels == module.out_channels:
         sizes['C'] = module.in_channels
     for variable in ('C_in', 'C_out', 'H', 'W', 'L'):
-        if sizes.get(variable, MIN_SIZE) < MIN_SIZE:
-            raise _Unfit(f'{variable} = {sizes[variable]} is too small for an operator (at least {MIN_SIZE})')
+        least = MIN_SIZE if variable.startswith('C') else min_map
+        if sizes.get(variable, least) < least:
+            raise _Unfit(f'{variable} = {sizes[variable]} is too small for an operator (at least {least})')
     return Slot(
         name=layer.name, kind=_kind(module), sizes=sizes, macs=_macs(layer, batch),
         params=sum(p.numel() for p in module.parameters()), stride=stride, bias=module.bias is not None,

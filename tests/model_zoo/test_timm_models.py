@@ -133,6 +133,14 @@ def test_zoo_models(name: str) -> None:
     assert model.pretrained_cfg['architecture'] == name
 
 
+def test_weights_of_one_image_size_load_at_another() -> None:
+    """The same layers are filled, however small their maps are."""
+    usual, small = (timm.create_model('resnet18_syno_07754', num_classes=10, img_size=size) for size in (224, 64))
+    assert filled_slots(usual).keys() == filled_slots(small).keys()
+    small.load_state_dict(usual.state_dict())
+    assert small(torch.randn(2, 3, 64, 64)).shape == (2, 10)
+
+
 def test_resnext_is_torchvisions() -> None:
     from torchvision.models.resnet import Bottleneck, ResNet
     theirs = ResNet(Bottleneck, [3, 3, 3, 0], groups=2, width_per_group=64).eval()
