@@ -1,10 +1,7 @@
 """The constants of the cost model, measured on this host in about a second and remembered."""
 from __future__ import annotations
 
-import json
 import math
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -15,6 +12,7 @@ import torch.nn.functional as F
 from ..measure.lock import measurement_lock
 from ..measure.threads import torch_threads
 from ..measure.turns import take_turns
+from .cache import read, remember
 from .model import Machine
 
 LANES = {'AVX512': 16, 'AVX2': 8}
@@ -26,19 +24,12 @@ def calibrated(cache: Path, host: str) -> Machine:
 
     A cache that cannot be read or written only costs the second again.
     """
-    known = _read(cache)
     names = {f.name for f in fields(Machine)}
-    entry = known.get(host)
+    entry = read(cache).get(host)
     if isinstance(entry, dict) and set(entry) == names and all(_positive(v) for v in entry.values()):
         return Machine(**entry)
     machine = calibrate()
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile('w', dir=cache.parent, delete=False) as file:
-            json.dump({**known, host: asdict(machine)}, file)
-        os.replace(file.name, cache)
-    except OSError:
-        pass
+    remember(cache, host, asdict(machine))
     return machine
 
 
@@ -71,11 +62,3 @@ def _best(call: Callable[[], object], seconds: float) -> float:
 
 def _positive(value: object) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
-
-
-def _read(path: Path) -> dict[str, object]:
-    try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}

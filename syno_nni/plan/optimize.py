@@ -11,7 +11,8 @@ from ..evaluation import Order, Search
 from ..size import Binding
 from .builder import Unreachable
 from .concrete import ConcreteOperator, concretize
-from .lowering import Lowering, Partial
+from .contraction import Partial
+from .lowering import Lowering
 from .model import Machine, seconds
 from .program import Program, multiply_adds
 from .simplify import simplify

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import platform
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from torch import nn
 
 from ..errors import MeasureError
 from ..size import Binding
+from .cache import read, remember
 from .calibration import calibrated
 from .optimize import Plan, plans
 
@@ -53,12 +53,12 @@ def optimize_plan(op: Operator, sizes: Binding, *, measure: bool = False, runtim
     threads = threads or torch.get_num_threads()
     key = _digest([str(op), sorted(op.check_sizes(sizes).items()), runtime, threads, host_name(), candidates,
                    [str(plan) for plan in found[:candidates]]])
-    chosen = _read(path).get(key)
+    chosen = read(path).get(key)
     for plan in found[:candidates]:
         if _digest(str(plan)) == chosen:
             return plan
     best = _fastest(op, sizes, found[:candidates], runtime, seconds, threads)
-    _remember(path, key, _digest(str(best)))
+    remember(path, key, _digest(str(best)))
     return best
 
 
@@ -104,25 +104,5 @@ def _fastest(op: Operator, sizes: Binding, found: tuple[Plan, ...], runtime: str
     return found[next(n for n, t in enumerate(times) if t <= CLOSE * min(times))]
 
 
-# ---- the cache: a hint, so that nothing about it may fail ----
-
 def _digest(data: Any) -> str:
     return hashlib.blake2b(json.dumps(data).encode(), digest_size=8).hexdigest()
-
-
-def _read(path: Path) -> dict[str, str]:
-    try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def _remember(path: Path, key: str, value: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile('w', dir=path.parent, delete=False) as file:
-            json.dump({**_read(path), key: value}, file)
-        os.replace(file.name, path)
-    except OSError:
-        pass
