@@ -11,6 +11,7 @@ from typing import Any
 
 from syno_nni.errors import SynoError, ZooError
 from syno_nni.operator import Operator
+from syno_nni.serialize import check_version
 
 FORMAT = 1
 
@@ -55,9 +56,14 @@ def find(text: str) -> ZooEntry | None:
 
 
 @cache
+def files(folder: str) -> dict[str, Any]:
+    """The JSON files in a folder of the zoo, by name."""
+    return {f.name.removesuffix('.json'): f for f in (resources.files(__package__) / folder).iterdir()
+            if f.name.endswith('.json')}
+
+
 def _files() -> dict[str, Any]:
-    folder = resources.files(__package__) / 'operators'
-    return {f.name.removesuffix('.json'): f for f in folder.iterdir() if f.name.endswith('.json')}
+    return files('operators')
 
 
 @cache
@@ -100,12 +106,7 @@ def check_format(text: str, where: str, newest: int) -> dict[str, Any]:
         raise ZooError(f'{where}: not JSON: {error}') from None
     if not isinstance(data, dict):
         raise ZooError(f'{where}: wanted a JSON object, got {type(data).__name__}')
-    version = data.get('format')
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise ZooError(f'{where}: "format" must be a version number such as {newest}, got {version!r:.40}')
-    if version > newest:
-        raise ZooError(f'{where}: format {version} is newer than {newest}, the newest that this version reads; '
-                       'upgrade syno-nni')
+    check_version(data.get('format'), newest, where, ZooError)
     return data
 
 

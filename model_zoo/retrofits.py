@@ -21,7 +21,7 @@ from typing import Any
 from syno_nni.errors import SynoError, ZooError
 from syno_nni.operator import Operator
 
-from .entries import FORMAT, check_format, close_names, load
+from .entries import FORMAT, check_format, close_names, files, load
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,8 @@ def _is_name(text: str) -> bool:
     return '[' not in text
 
 
-@cache
 def _files() -> dict[str, Any]:
-    folder = resources.files(__package__) / 'models'
-    return {f.name.removesuffix('.json'): f for f in folder.iterdir() if f.name.endswith('.json')}
+    return files('models')
 
 
 @cache

@@ -57,6 +57,15 @@ def from_json(text: str | bytes) -> Operator:
     return from_dict(data)
 
 
+def check_version(version: Any, newest: int, where: str, error: type[SynoError]) -> None:
+    """Raise ``error`` unless a file's "format" is one that this version reads: 1 to ``newest``."""
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise error(f'{where}: "format" must be a version number such as {newest}, got {shown(version)}')
+    if version > newest:
+        raise error(f'{where}: format {shown(version)} is newer than format {newest}, the newest that this version of '
+                    'syno-nni reads; upgrade syno-nni')
+
+
 def from_dict(data: Any) -> Operator:
     """The operator that ``data`` describes.
 
@@ -66,12 +75,7 @@ def from_dict(data: Any) -> Operator:
     from .operator import Operator
     if not isinstance(data, dict):
         raise GraphError(f'an operator must be a JSON object with the keys {", ".join(_KEYS)}; got {shown(data)}')
-    version = data.get('format')
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise GraphError(f'operator: "format" must be a version number such as {FORMAT}, got {shown(version)}')
-    if version > FORMAT:
-        raise GraphError(f'operator: format {shown(version)} is newer than format {FORMAT}, the newest that this '
-                         f'version of syno-nni reads; upgrade syno-nni')
+    check_version(data.get('format'), FORMAT, 'operator', GraphError)
     if set(data) != set(_KEYS):
         raise GraphError(f'operator: wanted the keys {", ".join(_KEYS)}; got '
                          f'{shown(", ".join(str(k)[:20] for k in islice(data, 8)))}')
