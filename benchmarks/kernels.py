@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Latency of the published operators at their slots' sizes: ours, the 3x3 convolution replaced, the original's scheme.
 
-    python benchmarks/kernels.py [folder of published operators] --runtime eager inductor onnx openvino
-    python benchmarks/kernels.py --report          # only rewrites docs/kernels.md from the results
+    python benchmarks/kernels.py [folder of published operators] --threads 1 --runtime eager onnx openvino --tune
+    python benchmarks/kernels.py --report          # only rewrites docs/kernels.md from the results, which names the others
 
 The three take turns in one runtime, in one process; every output is checked against eager torch, and ours against the
 definition's lowering in float64, before a number is kept. Results are appended as they come, so a run can be stopped
@@ -183,12 +183,18 @@ def geomean(values: Sequence[float]) -> float:
     return math.exp(sum(map(math.log, values)) / len(values)) if values else float('nan')
 
 
+COMMANDS = ('--runtime eager onnx openvino --tune', '--runtime eager onnx openvino --tune --slots all --only resnet-',
+            '--runtime inductor', '--runtime calls --tune', '--runtime training')
+"""Options of the runs behind the stored results, each with ``--threads 1``."""
+
+
 def report(records: list[dict[str, Any]]) -> str:
     """docs/kernels.md."""
     lines = ['# Kernels', '', 'Latency of the published operators at the sizes of their slots, written by '
              '`benchmarks/kernels.py`. *ours*: the plan that the optimiser picks, weights folded. *conv*: the 3x3 '
              "convolution that the operator replaces. *original*: the original's scheme, re-implemented from its "
-             'description (unfold, einsum, one sum per reduction). All three take turns in one process; medians.', '']
+             'description (unfold, einsum, one sum per reduction). All three take turns in one process; medians.', '', '```',
+             *(f'python benchmarks/kernels.py --threads 1 {options}' for options in COMMANDS), '```', '']
     for runtime in [*RUNTIMES, 'training']:
         rows = [r for r in records if r['runtime'] == runtime]
         if not rows:
