@@ -9,8 +9,9 @@ Every choice of the model space has a tree: nodes are partial operators, edges c
 - *Expansion*: an evaluated operator joins the tree with its whole construction, so that the search can soon branch off
   anywhere along the best ones. With a tree grown by one node at a time, a hundred evaluations would not get beyond
   the first steps.
-- *Simulation*: where the descent ends, the space completes the partial operator at random a few times, and the
-  completion whose steps were worth most (RAVE again) is proposed. A completion costs milliseconds, an evaluation minutes.
+- *Simulation*: where the descent ends, the space completes the partial operator at random a few times; as many completions
+  start a few steps before the end of the best operators so far. The one whose steps promise most is proposed (see
+  :mod:`.regression`). A completion costs milliseconds, an evaluation minutes.
 - *Virtual loss*: candidates in flight count as visits without reward, so that several proposals at once spread out.
 
 Rewards count by their rank among all results: neither their scale nor a few terrible operators matter.
@@ -22,9 +23,9 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,9 +35,19 @@ from syno_nni.operator import Operator
 
 from .base import SynoStrategy
 from .outcome import Candidate, Outcome, Proposal
+from .regression import Labels, PrimitiveRegression
 
 _TRIES = 40
 # Descents per proposal: some end in an operator that is known already, or in none.
+_PARENTS = 5
+# How many of the best operators neighbours are made of.
+
+
+class Result(NamedTuple):
+    """An operator that was evaluated, with the labels of its construction steps."""
+    operator: Operator
+    labels: list[str]
+    reward: float
 
 
 @dataclass
@@ -65,16 +76,21 @@ class ConstructionTree:
         widening: a node visited n times gets ``n ** widening`` children.
         trust: number of results at which a node's own statistics weigh as much as more general ones.
         playouts: completions to choose from.
+        neighbours: operators near the best ones, to choose from beside them.
         power: ranks are raised to it; the larger, the more the best count.
+        curiosity: weight of the uncertainty of what a choice promises.
     """
 
-    def __init__(self, space: Any, exploration: float, widening: float, trust: float, playouts: int = 1,
-                 power: float = 1.0) -> None:
+    def __init__(self, space: Any, *, exploration: float, widening: float, trust: float, playouts: int = 1,
+                 neighbours: int = 0, power: float = 1.0, curiosity: float = 0.1) -> None:
         self.space = space
         self.exploration, self.widening, self.trust = exploration, widening, trust
-        self.playouts, self.power = playouts, power
+        self.playouts, self.power, self.curiosity = playouts, power, curiosity
+        self.neighbours = neighbours
         self.nodes: dict[Any, Node] = {}
         self.root = self._node(space.root)
+        self._results: list[Result] = []
+        self._regression: PrimitiveRegression | None = None
         self._sorted: list[float] = []
         self._ranks: dict[float, float] = {}
 
@@ -88,31 +104,43 @@ class ConstructionTree:
             if path is None:
                 return None
             node = self._along(path)[-1]
-            formula = self._complete(node.state, rng, known)
-            if formula is not None:
-                return formula, path
+            found = self._simulate(node.state, rng, known)
+            if found is not None:
+                formula, below = found
+                return formula, path if below else []
             spent.add(id(node))
         return None
 
-    def _complete(self, state: Any, rng: np.random.Generator, known: Callable[[str], bool]) -> str | None:
-        """The most promising of some new operators that a state leads to."""
-        found: dict[str, float] = {}
+    def _simulate(self, state: Any, rng: np.random.Generator, known: Callable[[str], bool]) -> tuple[str, bool] | None:
+        """The most promising of some new operators, completions of a state and neighbours of the best, and whether it is
+        one of the former."""
+        found: dict[str, tuple[list[str], bool]] = {}
+        for op, below in self._simulations(state, rng):
+            if str(op) not in found and not known(str(op)):
+                found[str(op)] = self._labels(op), below
+        if not found:
+            return None
+        choice = list(found)[self._most_promising([labels for labels, _ in found.values()])]
+        return choice, found[choice][1]
+
+    def _simulations(self, state: Any, rng: np.random.Generator) -> Iterator[tuple[Operator, bool]]:
         for _ in range(self.playouts):
             op = self.space.complete(state, rng, thorough=False)
             if op is None:
-                break
-            if str(op) not in found and not known(str(op)):
-                found[str(op)] = self._expectation(op)
-        return max(found, key=lambda formula: found[formula], default=None)
+                return  # the state leads nowhere: the descent goes on elsewhere
+            yield op, True
+        best = sorted(self._results, key=lambda r: -r.reward)[:_PARENTS]
+        for _ in range(self.neighbours if best else 0):
+            yield self.space.mutate(best[int(rng.integers(len(best)))].operator, rng), False
 
-    def _expectation(self, op: Operator) -> float:
-        """What an operator may be worth, by how much its steps have been worth above average. Rare ones count less."""
-        average = self._mean(self.root.rewards)
-        gain = 0.0
-        for label in self._labels(op):
-            rewards = self.root.steps.get(label, ())
-            gain += (self._sum(rewards) - average * len(rewards)) / (len(rewards) + self.trust)
-        return gain
+    def _most_promising(self, operators: Sequence[Labels]) -> int:
+        if not self._results:
+            return 0
+        if self._regression is None:
+            self._regression = PrimitiveRegression()
+            self._regression.fit([r.labels for r in self._results], [self._ranks[r.reward] for r in self._results])
+        expected, uncertain = self._regression.predict(operators)
+        return int(np.argmax(expected + self.curiosity * uncertain))
 
     def _descend(self, spent: set[int]) -> list[int] | None:
         """The path to the node to branch off from; None when all are ``spent``, that is, have led to nothing new."""
@@ -174,13 +202,15 @@ class ConstructionTree:
                            ) ** self.power for r in self._sorted}
         op = Operator.parse(formula)
         labels = self._labels(op)
+        self._results.append(Result(op, labels, reward))
+        self._regression = None
         for node in {id(node): node for node in (*self._along(path), *self._construction(op))}.values():
             node.rewards.append(reward)
-            for label in labels:
+            for label in set(labels):
                 node.steps.setdefault(label, []).append(reward)
 
     def _labels(self, op: Operator) -> list[str]:
-        return sorted({action.label for action in self.space.path(op)})
+        return [action.label for action in self.space.path(op)]
 
     def _along(self, path: Iterable[int]) -> list[Node]:
         """The nodes on a path. One that another version wrote ends where it fits no more."""
@@ -214,7 +244,7 @@ class SynoMCTS(SynoStrategy):
     Args:
         exploration: weight of UCT's exploration term; rewards are ranks between 0 and 1.
         widening: a node visited n times gets ``n ** widening`` children; between 0 and 1.
-        trust, playouts, power: see :class:`ConstructionTree`.
+        trust, playouts, neighbours, power, curiosity: see :class:`ConstructionTree`.
         warm_up: how many random samples come before the tree decides.
         arguments: of :class:`~.base.SynoStrategy`.
 
@@ -222,28 +252,30 @@ class SynoMCTS(SynoStrategy):
         ConfigError: an argument is out of range.
     """
 
-    def __init__(self, *, exploration: float = 0.3, widening: float = 0.5, trust: float = 3.0, playouts: int = 8,
-                 power: float = 2.0, warm_up: int = 6, **arguments: Any) -> None:
+    def __init__(self, *, exploration: float = 0.3, widening: float = 0.5, trust: float = 3.0, playouts: int = 16,
+                 neighbours: int = 16, power: float = 2.0, curiosity: float = 0.1, warm_up: int = 6, **arguments: Any) -> None:
         super().__init__(**arguments)
-        for name, value in (('exploration', exploration), ('trust', trust), ('warm_up', warm_up)):
+        for name, value in (('exploration', exploration), ('trust', trust), ('curiosity', curiosity), ('warm_up', warm_up)):
             if not value >= 0:
                 raise ConfigError(f'{name} must not be negative, got {value!r}')
         if not 0 < widening <= 1:
             raise ConfigError(f'widening must be above 0 and at most 1, got {widening!r}')
         if not isinstance(playouts, int) or playouts < 1:
             raise ConfigError(f'playouts must be a whole number of at least 1, got {playouts!r}')
+        if not isinstance(neighbours, int) or neighbours < 0:
+            raise ConfigError(f'neighbours must be a whole number of at least 0, got {neighbours!r}')
         if not power > 0:
             raise ConfigError(f'power must be above 0, got {power!r}')
-        self.exploration, self.widening, self.trust, self.warm_up = exploration, widening, trust, warm_up
-        self.playouts, self.power = playouts, power
+        self.settings = {'exploration': exploration, 'widening': widening, 'trust': trust, 'playouts': playouts,
+                         'neighbours': neighbours, 'power': power, 'curiosity': curiosity}
+        self.warm_up = warm_up
         self.best: Outcome | None = None
         self._trees: dict[str, ConstructionTree] = {}
 
     def tree(self, label: str) -> ConstructionTree:
         """The tree of a choice."""
         if label not in self._trees:
-            self._trees[label] = ConstructionTree(self.choices[label].space, self.exploration, self.widening,
-                                                  self.trust, self.playouts, self.power)
+            self._trees[label] = ConstructionTree(self.choices[label].space, **self.settings)
         return self._trees[label]
 
     def propose(self, rng: np.random.Generator) -> Proposal:

@@ -1,0 +1,73 @@
+"""What an operator may be worth, from the primitives that it uses: ridge regression on all results so far.
+
+RAVE asks of every construction step how operators that contain it have done, one step at a time. A good step that often
+comes with a bad one looks bad, and what is common to all steps of a kind is learned for each anew. Here the effects of all
+steps are estimated together, and those of their kinds (how many Shifts, how many reductions) beside them, so that a few
+dozen results say something about operators with other steps.
+"""
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+Labels = Sequence[str]
+"""The labels of an operator's construction steps, such as 'Shift 2' or 'Merge C_out/s'; the first word is the kind."""
+
+
+class PrimitiveRegression:
+    """A linear model of rewards.
+
+    Args:
+        prior: how many results the assumption that no step matters is worth.
+    """
+
+    def __init__(self, prior: float = 5.0) -> None:
+        self.prior = prior
+        self._names: dict[str, int] = {}
+        self._mean = self._scale = self._dual = np.zeros(0)
+        self._rows = np.zeros((0, 0))
+        self._inverse = np.zeros((0, 0))
+        self._offset = 0.5
+
+    def fit(self, operators: Sequence[Labels], rewards: Sequence[float]) -> None:
+        """Learn from all results; what was learned before is forgotten."""
+        self._names = {}
+        for labels in operators:
+            for name in _features(labels):
+                self._names.setdefault(name, len(self._names))
+        raw = self._matrix(operators)
+        self._mean = raw.mean(0)
+        counts = np.array([name.startswith('#') for name in self._names])
+        spread = raw.std(0)
+        # Steps are there or not; of kinds there are many or few.
+        self._scale = np.where(counts & (spread > 0), 1 / np.where(spread > 0, spread, 1), 1.0)
+        self._rows = (raw - self._mean) * self._scale
+        self._offset = float(np.mean(rewards))
+        self._inverse = np.linalg.inv(self._rows @ self._rows.T + self.prior * np.eye(len(raw)))
+        self._dual = self._inverse @ (np.asarray(rewards) - self._offset)
+
+    def predict(self, operators: Sequence[Labels]) -> tuple[np.ndarray, np.ndarray]:
+        """The expected reward of every operator, and how uncertain it is: 0 where all is known, 1 for a step never seen."""
+        x = (self._matrix(operators) - self._mean) * self._scale
+        near = x @ self._rows.T
+        unknown = np.array([len(_features(labels).keys() - self._names.keys()) for labels in operators])
+        # The posterior variance of a linear model with unit prior variance for every effect.
+        variance = (x * x).sum(1) + unknown - np.einsum('ij,jk,ik->i', near, self._inverse, near)
+        return self._offset + near @ self._dual, np.sqrt(np.maximum(variance, 0) / self.prior)
+
+    def _matrix(self, operators: Iterable[Labels]) -> np.ndarray:
+        rows = []
+        for labels in operators:
+            row = np.zeros(len(self._names))
+            for name, value in _features(labels).items():
+                if name in self._names:
+                    row[self._names[name]] = value
+            rows.append(row)
+        return np.array(rows)
+
+
+def _features(labels: Labels) -> Counter[str]:
+    """Each step once, and how many there are of each kind."""
+    return Counter(set(labels)) + Counter(f'#{label.split()[0]}' for label in labels) + Counter({'#': len(labels)})
