@@ -2,12 +2,13 @@
 
     python benchmarks/accuracy.py                    # all rows; some hours on two cores
     python benchmarks/accuracy.py --seconds 150      # a slice of it; repeat until it says that all is done
-    python benchmarks/accuracy.py --models 'resnet18*' --train 5000 --epochs 2
+    python benchmarks/accuracy.py --models 'resnet18*' --train 5000 --epochs 2 --again
     python benchmarks/accuracy.py --claims           # write the measured accuracies into the zoo's descriptions
 
 The models are timm's and the zoo's own, at full width; only their image is smaller. SGD, one-cycle, mirror images,
 bfloat16 autocast; accuracies are computed in float32. No choice is made on the test split, which is used once, at the
-end. Trainings keep checkpoints and go on where they stopped. Results: results/accuracy.json, table: docs/accuracy.md.
+end. Trainings keep checkpoints and go on where they stopped. Results: results/accuracy.json, tables: docs/accuracy.md and
+README.md.
 """
 from __future__ import annotations
 
@@ -22,7 +23,20 @@ from typing import Any
 import models
 import timm
 import torch
-from harness import DOCS, RESULTS, SCRATCH, TimeSlice, Training, accuracy, fashion_mnist, in_memory, read_results, write_results
+from harness import (
+    DOCS,
+    RESULTS,
+    SCRATCH,
+    TimeSlice,
+    Training,
+    accuracy,
+    fashion_mnist,
+    fill_in,
+    in_memory,
+    read_results,
+    resumed,
+    write_results,
+)
 from torch import nn
 
 from syno_nni import model_zoo
@@ -54,23 +68,21 @@ def main() -> int:
     parser.add_argument('--epochs', type=int, default=2)
     parser.add_argument('--seeds', type=int, default=2)
     parser.add_argument('--seconds', type=float, default=1e9, help='stop after this time')
+    parser.add_argument('--again', action='store_true', help='drop what is stored')
     parser.add_argument('--claims', action='store_true', help="write what is measured into the zoo's descriptions and stop")
     options = parser.parse_args()
-    results = read_results(PATH)
     if options.claims:
-        write_claims(results)
+        write_claims(read_results(PATH))
         return 0
     settings = {k: getattr(options, k) for k in ('image', 'train', 'epochs')}
-    if results.get('settings') != settings:
-        results = {'settings': settings, 'rows': {}}
+    results = resumed(PATH, settings, again=options.again, rows={})
     slice_ = TimeSlice(options.seconds)
     data = fashion_mnist(options.train, 2_000, image=options.image)
     names = [name for retrofit in RETROFITS for name in (base_of(retrofit), retrofit) if models.matches(name, options.models)]
     # Seeds in the outer loop: every row has one before any has two.
     for seed in range(options.seeds):
         for name in names:
-            row = results['rows'].setdefault(name, {})
-            if str(seed) in row:
+            if str(seed) in results['rows'].get(name, {}):
                 continue
             torch.manual_seed(seed)
             model = build(name, options.image)
@@ -80,13 +92,38 @@ def main() -> int:
             if not training.run(slice_):
                 print(f'{name}, seed {seed}: step {training.step} of {training.steps}; to be continued')
                 return 0
-            row[str(seed)] = {'test': accuracy(model, in_memory(data.test)), 'validation': accuracy(model, in_memory(data.val)),
-                              'params': sum(p.numel() for p in model.parameters()), 'minutes': round(training.seconds / 60, 1)}
-            print(name, seed, row[str(seed)], flush=True)
+            row = {'test': accuracy(model, in_memory(data.test)), 'validation': accuracy(model, in_memory(data.val)),
+                   'params': sum(p.numel() for p in model.parameters()), 'minutes': round(training.seconds / 60, 1)}
+            print(name, seed, row, flush=True)
+            # Another process may train other models meanwhile.
+            stored = read_results(PATH)
+            results = stored if stored.get('settings') == settings else results
+            results['rows'].setdefault(name, {})[str(seed)] = row
             write_results(PATH, 'python benchmarks/accuracy.py', results)
-            (DOCS / 'accuracy.md').write_text(document(results), encoding='utf-8')
+            report(results)
+    report(results)
     print('all done')
     return 0
+
+
+def report(results: dict[str, Any]) -> None:
+    """Write docs/accuracy.md and the README's table."""
+    (DOCS / 'accuracy.md').write_text(document(results), encoding='utf-8')
+    fill_in(DOCS.parent / 'README.md', 'gains', summary(results))
+
+
+def summary(results: dict[str, Any]) -> str:
+    """A line per family: what it gains, and what it loses."""
+    speedups = models.gains(read_results(models.PATH).get('rows', {}))
+    lines = ['| model | retrofit | speedup | accuracy | original | parameters |', '|---|---|---|---|---|---|']
+    for name in RETROFITS:
+        row, original = results['rows'].get(name), results['rows'].get(base_of(name))
+        if row and original and name in speedups:
+            ours, theirs = (statistics.mean(r['test'] for r in rows.values()) for rows in (row, original))
+            params = [next(iter(rows.values()))['params'] / 1e6 for rows in (row, original)]
+            lines.append(f'| {base_of(name)} | `{name}` | {speedups[name].speedup:.2f}x | {ours:.1f} % | {theirs:.1f} % | '
+                         f'{params[0]:.1f} M of {params[1]:.1f} M |')
+    return '\n'.join(lines)
 
 
 def loss_of(results: dict[str, Any], name: str) -> list[float]:
@@ -106,9 +143,8 @@ def document(results: dict[str, Any]) -> str:
              'Written by', '`benchmarks/accuracy.py`.', '',
              '| model | params | accuracy % | points lost | speedup |', '|---|---|---|---|---|']
     within = []
-    for name, row in results['rows'].items():
-        if not row:
-            continue
+    for name in sorted(results['rows'], key=lambda name: [base_of(r) for r in RETROFITS].index(base_of(name))):
+        row = results['rows'][name]
         values = [r['test'] for r in row.values()]
         lost, speedup = '', ''
         if base_of(name) != name and loss_of(results, name):

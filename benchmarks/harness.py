@@ -38,10 +38,24 @@ def read_results(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
+def resumed(path: Path, settings: dict[str, Any], *, again: bool, **empty: Any) -> dict[str, Any]:
+    """The results to go on from: those stored for ``settings``, or none and what is in ``empty``.
+
+    Raises:
+        SystemExit: those stored are of other settings, and ``again`` does not say that they may go.
+    """
+    results = read_results(path)
+    if results.get('settings') == settings and not again:
+        return results
+    if results and not again:
+        raise SystemExit(f'{path} holds results of other settings: {results.get("settings")}; --again replaces them')
+    return {'settings': settings, **empty}
+
+
 def write_results(path: Path, command: str, results: dict[str, Any]) -> None:
     """Store results with the command, host and versions, as a whole or not at all."""
     path.parent.mkdir(exist_ok=True)
-    data = {'command': command, 'environment': environment(), 'threads': torch.get_num_threads(), **results}
+    data = {**results, 'command': command, 'environment': environment(), 'threads': torch.get_num_threads()}
     temporary = path.with_suffix('.part')
     temporary.write_text(json.dumps(data, indent=1) + '\n')
     os.replace(temporary, path)

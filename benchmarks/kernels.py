@@ -29,8 +29,9 @@ from torch import nn
 
 import syno_nni as sn
 from syno_nni.errors import MeasureError
+from syno_nni.measure import RUNTIMES
 from syno_nni.measure.lock import measurement_lock
-from syno_nni.measure.runtimes import RUNTIMES, missing, time_in
+from syno_nni.measure.runtimes import missing, time_in
 from syno_nni.measure.turns import take_turns
 from syno_nni.plan.program import CALLS
 

@@ -19,8 +19,9 @@ from kernels import host, wait_until_quiet
 from torch import nn
 
 import syno_nni as sn
+from syno_nni.measure import RUNTIMES
 from syno_nni.measure.lock import measurement_lock
-from syno_nni.measure.runtimes import RUNTIMES, missing, time_in
+from syno_nni.measure.runtimes import missing, time_in
 
 ROOT = Path(__file__).resolve().parent.parent
 DOC = ROOT / 'docs' / 'measuring.md'

@@ -30,6 +30,7 @@ from harness import DOCS, RESULTS, TimeSlice, read_results, write_results
 
 from syno_nni import model_zoo
 from syno_nni.errors import SynoError
+from syno_nni.measure import RUNTIMES
 from syno_nni.measure.lock import measurement_lock
 from syno_nni.measure.runtimes import export_onnx
 from syno_nni.measure.turns import take_turns
@@ -38,7 +39,6 @@ from syno_nni.search_spaces.slots import find_slots
 
 PATH = RESULTS / 'models.json'
 FAMILIES = ('resnet18', 'resnet34', 'densenet121', 'resnext29_2x64d', 'tf_efficientnetv2_s')
-RUNTIMES = ('eager', 'inductor', 'onnx', 'openvino')
 SHAPE = (1, 3, 224, 224)
 
 
@@ -142,8 +142,10 @@ def write_claims(rows: dict[str, Any]) -> None:
     keys = ('runtime', 'threads', 'input', 'precision', 'latency_ms', 'baseline_latency_ms', 'speedup', 'speedup_low',
             'speedup_high', 'noisy', 'cpu', 'date')
     for name in model_zoo.retrofit_names():
-        replace_claims(name, 'speedup', [{k: r[k] for k in keys if k in r} for r in rows.values()
-                                         if r['name'] == name and 'speedup' in r and not r['noisy']])
+        claims = [{k: r[k] for k in keys if k in r} for r in rows.values()
+                  if r['name'] == name and 'speedup' in r and not r['noisy']]
+        if claims:
+            replace_claims(name, 'speedup', claims)
 
 
 def replace_claims(name: str, kind: str, claims: list[dict[str, Any]]) -> None:

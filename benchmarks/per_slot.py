@@ -19,7 +19,7 @@ from typing import Any
 
 import timm
 import torch
-from harness import DOCS, RESULTS, SCRATCH, TimeSlice, Training, accuracy, fashion_mnist, in_memory, read_results, write_results
+from harness import DOCS, RESULTS, SCRATCH, TimeSlice, Training, accuracy, fashion_mnist, in_memory, resumed, write_results
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -56,12 +56,11 @@ def main() -> int:
     parser.add_argument('--epochs', type=int, default=2)
     parser.add_argument('--tune-steps', type=int, default=60)
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--again', action='store_true', help='drop what is stored')
     parser.add_argument('--seconds', type=float, default=1e9, help='stop after this time')
     options = parser.parse_args()
-    settings = {k: v for k, v in vars(options).items() if k != 'seconds'}
-    results = read_results(PATH)
-    if results.get('settings') != settings:
-        results = {'settings': settings}
+    settings = {k: v for k, v in vars(options).items() if k not in ('seconds', 'again')}
+    results = resumed(PATH, settings, again=options.again)
     print('all done' if run(options, results, TimeSlice(options.seconds)) else 'to be continued')
     return 0
 

@@ -9,7 +9,6 @@ operator that the noisy measurements put first, after each trial. Times are simu
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -17,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from harness import DOCS, TimeSlice, fill_in, resumed, write_results
+from harness import RESULTS as STORED
 from nni.runtime.log import silence_stdout
 
-from syno_nni.environment import environment
 from syno_nni.strategies import make_strategy
 from syno_nni.strategies.landscape import SyntheticLandscape
 from syno_nni.strategies.simulation import SimulatedEngine, Trial, simulated_space
 
 matplotlib.use('Agg')
 
-RESULTS = Path(__file__).parent / 'results' / 'search.json'
-DOCS = Path(__file__).parents[1] / 'docs'
+RESULTS = STORED / 'search.json'
 BINDINGS = [{'N': 1, 'C_in': i, 'C_out': o, 'H': h, 'k_1': 3, 'k_2': 7, 's': 2, 'g': 8}
             for i, o, h in ((64, 64, 16), (64, 128, 8), (128, 128, 8))]
 SPACE = {'preset': 'conv2d', 'bindings': BINDINGS, 'macs_ratio': [0.15, 0.9]}
@@ -62,37 +61,37 @@ def curve(trials: Sequence[Trial]) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--report', action='store_true', help='plot and table only')
+    parser.add_argument('--again', action='store_true', help='run all, also what is stored: after a change of a strategy')
     parser.add_argument('--seconds', type=float, default=170, help='stop after about so long (default: %(default)s)')
     args = parser.parse_args()
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {'runs': {}}
-    started = time.monotonic()
+    settings = {'space': SPACE, 'workers': WORKERS, 'trials': TRIALS, 'random_trials': RANDOM_TRIALS}
+    results = resumed(RESULTS, settings, again=args.again, runs={})
+    slice_ = TimeSlice(args.seconds)
     missing = [] if args.report else [(name, seed) for seed in range(SEEDS) for name in NAMES
                                       if f'{name}/{seed}' not in results['runs']]
     for name, seed in missing:
-        if time.monotonic() - started > args.seconds:
-            print('more to do: run it again')
+        if slice_.over:
+            print('to be continued')
             break
         cpu = time.process_time()
         found = search(name, seed, RANDOM_TRIALS if name == 'random' else TRIALS)
         run = {'curve': curve(found), 'simulated_s': round(found[-1].at_s), 'cpu_s': round(time.process_time() - cpu, 1)}
         results['runs'][f'{name}/{seed}'] = run
         print(f'{name}, seed {seed}: {run["curve"][TRIALS - 1]:.4f} in {run["cpu_s"]} s', flush=True)
-        results |= {'command': 'python benchmarks/search.py', 'space': SPACE, 'workers': WORKERS,
-                    'environment': environment()}
-        RESULTS.write_text(json.dumps(results, indent=1) + '\n')
+        write_results(RESULTS, 'python benchmarks/search.py', results)
     report(results)
 
 
 def report(results: dict[str, Any]) -> None:
     """Write ``docs/search.md``'s table and the plot."""
     seeds = [seed for seed in range(SEEDS) if all(f'{name}/{seed}' in results['runs'] for name in NAMES)]
+    if len(seeds) < 2:
+        print('too few seeds for a report')
+        return
     curves = {name: [results['runs'][f'{name}/{seed}']['curve'] for seed in seeds] for name in NAMES}
     plot(curves, DOCS / 'images' / 'search.png')
     table = '\n'.join(rows(curves))
-    page = DOCS / 'search.md'
-    head, _, rest = page.read_text().partition('<!-- table -->\n')
-    _, _, tail = rest.partition('<!-- end -->\n')
-    page.write_text(f'{head}<!-- table -->\n{table}\n<!-- end -->\n{tail}')
+    fill_in(DOCS / 'search.md', 'strategies', table)
     print(f'{len(seeds)} seeds\n{table}')
 
 

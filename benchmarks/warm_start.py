@@ -26,7 +26,7 @@ from harness import (
     fashion_mnist,
     fill_in,
     in_memory,
-    read_results,
+    resumed,
     small_resnet,
     write_results,
 )
@@ -70,13 +70,12 @@ def main() -> int:
     parser.add_argument('--epochs', type=int, default=4, help='of the original')
     parser.add_argument('--tune-steps', type=int, default=40, help='batches of 128 per fine-tune')
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--again', action='store_true', help='drop what is stored')
     parser.add_argument('--seconds', type=float, default=1e9, help='stop after this time')
     options = parser.parse_args()
     slice_ = TimeSlice(options.seconds)
-    settings = {k: v for k, v in vars(options).items() if k != 'seconds'}
-    results = read_results(PATH)
-    if results.get('settings') != settings:
-        results = {'settings': settings, 'rows': {}}
+    settings = {k: v for k, v in vars(options).items() if k not in ('seconds', 'again')}
+    results = resumed(PATH, settings, again=options.again, rows={})
     done = run(options, results, slice_)
     print('all done' if done else 'to be continued')
     return 0

@@ -10,7 +10,7 @@ from syno_nni.operator import Operator
 from syno_nni.text import quantity
 
 from .entries import ZooEntry, load
-from .retrofits import Retrofit
+from .retrofits import Retrofit, is_name, resolve
 
 CITATION = ('Zhuo et al., "Syno: Structured Synthesis for Neural Operators", ASPLOS 2025 '
             "(the method; these numbers are this project's unless marked as published)")
@@ -41,7 +41,7 @@ def folder_card(name: str, base: str, config: Mapping[str, Any], evidence: Mappi
 
 def retrofit_card(entry: Retrofit) -> str:
     """The card of a retrofitted model of the zoo."""
-    operators = {name: load(name).operator if '[' not in name else Operator.parse(name) for name in entry.operators}
+    operators = {name: resolve(name) for name in entry.operators}
     parts = [f'# {entry.name}', '', f'`{entry.base}` with {", ".join(f"`{n}`" for n in entry.operators)}.', '',
              *([entry.notes, ''] if entry.notes else []), '```python', 'import timm', 'import syno_nni.model_zoo',
              f"model = timm.create_model('{entry.name}'{', pretrained=True' if entry.weights else ''})", '```', '',
@@ -54,7 +54,7 @@ def retrofit_card(entry: Retrofit) -> str:
     parts += ['## Operators', '']
     for name, op in operators.items():
         parts += _operator(op, name)
-    return '\n'.join([*parts, '## Citation', '', *dict.fromkeys(load(n).citation for n in operators if '[' not in n), ''])
+    return '\n'.join([*parts, '## Citation', '', *dict.fromkeys(load(n).citation for n in operators if is_name(n)), ''])
 
 
 def operator_card(entry: ZooEntry) -> str:

@@ -29,7 +29,8 @@ class Retrofit:
     """A backbone, what fills its slots, and what is known about it.
 
     ``fill`` maps slot kinds, patterns or names to names of zoo operators, formulas or ``'keep'``. ``claims`` are
-    measured, each with its conditions; ``weights`` is the file name of trained weights beside the description, or ''.
+    measured, each with its conditions; ``weights`` is the file name of trained weights beside the description, or '', and
+    ``mean`` and ``std`` are what pixels were normalized with for them, where not by timm's default.
     """
 
     name: str
@@ -42,6 +43,8 @@ class Retrofit:
     tag: str = 'untrained'
     weights: str = ''
     notes: str = ''
+    mean: float | None = None
+    std: float | None = None
     claims: tuple[Mapping[str, Any], ...] = ()
 
     @property
@@ -55,7 +58,7 @@ class Retrofit:
 
     def published(self) -> list[dict[str, Any]]:
         """The numbers that others published for this backbone with one of the operators."""
-        return [{'operator': name, **numbers} for name in self.operators if _is_name(name)
+        return [{'operator': name, **numbers} for name in self.operators if is_name(name)
                 for numbers in load(name).published if numbers.get('model') == _PUBLISHED_AS.get(self.base, self.base)]
 
     def cfg(self) -> dict[str, Any]:
@@ -66,6 +69,7 @@ class Retrofit:
             changes['input_size'] = self.input_size
         if 'num_classes' in self.base_args:
             changes['num_classes'] = self.base_args['num_classes']
+        changes |= {key: (value,) * 3 for key, value in (('mean', self.mean), ('std', self.std)) if value is not None}
         if self.weights:
             changes['file'] = str(resources.files(__package__) / 'models' / self.weights)
         return changes
@@ -95,7 +99,7 @@ def load_retrofit(name: str) -> Retrofit:
 
 def resolve(text: str) -> Operator:
     """The operator of a zoo name or a formula."""
-    return load(text).operator if _is_name(text) else Operator.parse(text)
+    return load(text).operator if is_name(text) else Operator.parse(text)
 
 
 def parse_retrofit(text: str, where: str) -> Retrofit:
@@ -119,10 +123,19 @@ def parse_retrofit(text: str, where: str) -> Retrofit:
     claims = data.get('claims', [])
     if not isinstance(claims, list) or not all(isinstance(c, dict) for c in claims):
         raise ZooError(f'{where}: "claims" must be a list of objects')
+    for claim in claims:
+        speedup = claim.get('speedup', 1.0)
+        if isinstance(speedup, bool) or not isinstance(speedup, (int, float)) or not speedup > 0:
+            raise ZooError(f'{where}: a claimed "speedup" must be a positive number, got {speedup!r:.40}')
+        if 'speedup' in claim and not isinstance(claim.get('runtime'), str):
+            raise ZooError(f'{where}: a claimed speedup needs its "runtime", got {claim.get("runtime")!r:.40}')
     size = data.get('input_size')
     if size is not None and (not isinstance(size, list) or len(size) != 3 or
                              not all(isinstance(n, int) and n > 0 for n in size)):
         raise ZooError(f'{where}: "input_size" must be [channels, height, width], got {size!r:.40}')
+    for key in ('mean', 'std'):
+        if not isinstance(data.get(key, 1.0), (int, float)) or isinstance(data.get(key), bool):
+            raise ZooError(f'{where}: "{key}" must be a number, got {data[key]!r:.40}')
     kinds = data.get('kinds')
     if kinds is not None and (not isinstance(kinds, list) or not all(isinstance(k, str) for k in kinds)):
         raise ZooError(f'{where}: "kinds" must be a list of kinds of slots, got {kinds!r:.40}')
@@ -134,10 +147,11 @@ def parse_retrofit(text: str, where: str) -> Retrofit:
     return Retrofit(
         data['name'], data['base'], fill, data.get('base_args', {}), tuple(size) if size else None,
         tuple(kinds) if kinds is not None else None, data.get('coefficients', {}), data.get('tag', 'untrained'),
-        data.get('weights', ''), data.get('notes', ''), tuple(claims))
+        data.get('weights', ''), data.get('notes', ''), data.get('mean'), data.get('std'), tuple(claims))
 
 
-def _is_name(text: str) -> bool:
+def is_name(text: str) -> bool:
+    """Whether a text is a name of the zoo rather than a formula."""
     return '[' not in text
 
 

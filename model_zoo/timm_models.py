@@ -60,13 +60,12 @@ def _entry_point(name: str, entry: Retrofit) -> Callable[..., nn.Module]:
 
         def fill(model: nn.Module) -> nn.Module:
             channels = kwargs.get('in_chans') or declared.input_size[0]
-            options = {'kinds': entry.kinds, 'coefficients': entry.coefficients}
+            options = {k: v for k, v in (('kinds', entry.kinds), ('coefficients', entry.coefficients)) if v is not None}
             slots = None
             if size != tuple(declared.input_size[1:]) and not declared.fixed_input_size:
                 # The same layers as at the declared size, so that weights trained at one size load at another.
-                wanted, _ = find_slots(model, (1, channels, *declared.input_size[1:]), **options)
-                found, _ = find_slots(model, (1, channels, *size), **options, min_map=1)
-                slots = [slot for slot in found if slot.name in {w.name for w in wanted}]
+                usual, _ = find_slots(model, (1, channels, *declared.input_size[1:]), **options)
+                slots, _ = find_slots(model, (1, channels, *size), include=[slot.name for slot in usual], min_map=1, **options)
             return retrofit(model, entry.fillings(), (1, channels, *size), slots=slots, on_misfit='keep', **options)
 
         return _build(name, entry.base, fill, pretrained, {**entry.base_args, **kwargs})

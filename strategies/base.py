@@ -144,8 +144,7 @@ class SynoStrategy(Strategy):
 
     def restore(self, state: RunState) -> None:
         """Go on from what a journal holds. To be called before the strategy runs."""
-        ended = [c for c in state.candidates.values() if c.status in ('succeeded', 'failed')]
-        self._past = [Outcome.of_run(c) for c in sorted(ended, key=lambda c: (c.ended_at or 0, c.number))]
+        self._past = [Outcome.of_run(c) for c in state.finished]
         if state.baseline is not None:
             self._curve = list(state.baseline.curve)
         for old in sorted(state.in_flight, key=lambda c: c.number):

@@ -1,18 +1,20 @@
 """Regularized evolution (Real et al., "Regularized Evolution for Image Classifier Architecture Search", AAAI 2019)
-with the space's local edits as mutation."""
+with the space's local edits as mutation. Of several children the one whose primitives promise most is evaluated."""
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from syno_nni.errors import ConfigError
-from syno_nni.nas.mutable import KEEP, OperatorChoice
+from syno_nni.nas.mutable import KEEP
 from syno_nni.operator import Operator
 
 from .base import SynoStrategy
 from .outcome import Outcome, Proposal
+from .regression import PrimitiveRegression, ranks, steps
 
 
 class SynoEvolution(SynoStrategy):
@@ -23,6 +25,7 @@ class SynoEvolution(SynoStrategy):
         sample_size: how many members compete to become the parent.
         warm_up: how many results to wait for before the first mutation; random samples until then.
         random_share: probability of a random sample instead of a mutation, against getting stuck.
+        children: how many are made of a parent, to choose one from (see :mod:`.regression`).
         arguments: of :class:`~.base.SynoStrategy`.
 
     Raises:
@@ -30,9 +33,10 @@ class SynoEvolution(SynoStrategy):
     """
 
     def __init__(self, *, population_size: int = 24, sample_size: int = 6, warm_up: int = 6,
-                 random_share: float = 0.1, **arguments: Any) -> None:
+                 random_share: float = 0.1, children: int = 8, **arguments: Any) -> None:
         super().__init__(**arguments)
-        for name, value in (('population_size', population_size), ('sample_size', sample_size), ('warm_up', warm_up)):
+        for name, value in (('population_size', population_size), ('sample_size', sample_size), ('warm_up', warm_up),
+                            ('children', children)):
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f'{name} must be a whole number of at least 1, got {value!r}')
         if not 0 <= random_share <= 1:
@@ -40,32 +44,50 @@ class SynoEvolution(SynoStrategy):
         self.sample_size = sample_size
         self.warm_up = min(warm_up, population_size)
         self.random_share = random_share
+        self.children = children
         self.population: deque[Outcome] = deque(maxlen=population_size)
+        self._results: dict[str, list[tuple[list[str], float]]] = {}
+        # For every choice the construction steps of what was evaluated, and its reward.
+        self._models: dict[str, PrimitiveRegression] = {}
 
     def propose(self, rng: np.random.Generator) -> Proposal:
         if len(self.population) < self.warm_up or rng.random() < self.random_share:
             return Proposal({label: choice.draw(rng) for label, choice in self.choices.items()})
         rivals = rng.choice(len(self.population), min(self.sample_size, len(self.population)), replace=False)
-        parent = max((self.population[i] for i in rivals), key=_reward)
+        parent = max((self.population[i] for i in rivals), key=lambda outcome: outcome.reward)
         sample = dict(parent.candidate.sample)
         label = list(self.choices)[rng.integers(len(self.choices))]
-        sample[label] = mutate(self.choices[label], sample[label], rng)
-        return Proposal(sample)
+        return Proposal({**sample, label: self._child(label, sample, rng)})
+
+    def _child(self, label: str, sample: Mapping[str, str], rng: np.random.Generator) -> str:
+        """A neighbour of a choice's value: the most promising of several edits of its operator, or to keep the layer."""
+        choice = self.choices[label]
+        if sample[label] == KEEP:
+            return str(choice.space.sample(rng))
+        if rng.random() < choice.keep:
+            return KEEP
+        parent = Operator.parse(sample[label])
+        children = list(dict.fromkeys(str(choice.space.mutate(parent, rng)) for _ in range(self.children)))
+        new = [child for child in children if not self.is_known({**sample, label: child})] or children
+        model = self._model(label)
+        if len(new) == 1 or model is None:
+            return new[0]
+        expected, _ = model.predict([steps(choice.space, Operator.parse(child)) for child in new])
+        return new[int(np.argmax(expected))]
 
     def observe(self, outcome: Outcome) -> None:
-        if outcome.error is None:
-            self.population.append(outcome)
+        if outcome.reward is None:
+            return
+        self.population.append(outcome)
+        for label, value in outcome.candidate.sample.items():
+            if value != KEEP:
+                done = steps(self.choices[label].space, Operator.parse(value))
+                self._results.setdefault(label, []).append((done, outcome.reward))
+                self._models.pop(label, None)
 
-
-def mutate(choice: OperatorChoice, value: str, rng: np.random.Generator) -> str:
-    """A neighbour of a value: an edit of its operator, or any operator in place of a kept layer."""
-    if value == KEEP:
-        return str(choice.space.sample(rng))
-    if rng.random() < choice.keep:
-        return KEEP
-    return str(choice.space.mutate(Operator.parse(value), rng))
-
-
-def _reward(outcome: Outcome) -> float:
-    reward = outcome.reward
-    return float('-inf') if reward is None else reward
+    def _model(self, label: str) -> PrimitiveRegression | None:
+        results = self._results.get(label)
+        if results and label not in self._models:
+            self._models[label] = PrimitiveRegression()
+            self._models[label].fit([done for done, _ in results], ranks([reward for _, reward in results]))
+        return self._models.get(label)

@@ -21,7 +21,6 @@ journal. So a resumed search has the tree of an uninterrupted one.
 """
 from __future__ import annotations
 
-import bisect
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +34,7 @@ from syno_nni.operator import Operator
 
 from .base import SynoStrategy
 from .outcome import Candidate, Outcome, Proposal
-from .regression import Labels, PrimitiveRegression
+from .regression import Labels, PrimitiveRegression, construction, ranks, steps
 
 _TRIES = 40
 # Descents per proposal: some end in an operator that is known already, or in none.
@@ -91,7 +90,6 @@ class ConstructionTree:
         self.root = self._node(space.root)
         self._results: list[Result] = []
         self._regression: PrimitiveRegression | None = None
-        self._sorted: list[float] = []
         self._ranks: dict[float, float] = {}
 
     # --- proposing: changes no statistics ----------------------------------------------------------------------------
@@ -117,18 +115,19 @@ class ConstructionTree:
         found: dict[str, tuple[list[str], bool]] = {}
         for op, below in self._simulations(state, rng):
             if str(op) not in found and not known(str(op)):
-                found[str(op)] = self._labels(op), below
+                found[str(op)] = steps(self.space, op), below
         if not found:
             return None
         choice = list(found)[self._most_promising([labels for labels, _ in found.values()])]
         return choice, found[choice][1]
 
     def _simulations(self, state: Any, rng: np.random.Generator) -> Iterator[tuple[Operator, bool]]:
-        for _ in range(self.playouts):
+        for n in range(self.playouts):
             op = self.space.complete(state, rng, thorough=False)
-            if op is None:
-                return  # the state leads nowhere: the descent goes on elsewhere
-            yield op, True
+            if op is not None:
+                yield op, True
+            elif not n:
+                return  # the state seems to lead nowhere: the descent goes on elsewhere
         best = sorted(self._results, key=lambda r: -r.reward)[:_PARENTS]
         for _ in range(self.neighbours if best else 0):
             yield self.space.mutate(best[int(rng.integers(len(best)))].operator, rng), False
@@ -196,21 +195,16 @@ class ConstructionTree:
 
     def learn(self, path: Iterable[int], formula: str, reward: float) -> None:
         """Take in the reward of the operator that was completed at the end of ``path``."""
-        bisect.insort(self._sorted, reward)
-        count = len(self._sorted)
-        self._ranks = {r: ((bisect.bisect_left(self._sorted, r) + bisect.bisect_right(self._sorted, r)) / (2 * count)
-                           ) ** self.power for r in self._sorted}
         op = Operator.parse(formula)
-        labels = self._labels(op)
+        labels = steps(self.space, op)
         self._results.append(Result(op, labels, reward))
         self._regression = None
+        rewards = [r.reward for r in self._results]
+        self._ranks = {r: rank ** self.power for r, rank in zip(rewards, ranks(rewards))}
         for node in {id(node): node for node in (*self._along(path), *self._construction(op))}.values():
             node.rewards.append(reward)
             for label in set(labels):
                 node.steps.setdefault(label, []).append(reward)
-
-    def _labels(self, op: Operator) -> list[str]:
-        return [action.label for action in self.space.path(op)]
 
     def _along(self, path: Iterable[int]) -> list[Node]:
         """The nodes on a path. One that another version wrote ends where it fits no more."""
@@ -226,7 +220,7 @@ class ConstructionTree:
         """The nodes on the canonical way to an operator, made where there were none, but for the final one."""
         # The state is carried along: that of a node may be equal but for the names of what it holds.
         found, state = [self.root], self.space.root
-        for action in self.space.path(op):
+        for action in construction(self.space, op):
             state = self.space.step(state, action)
             if state.is_final:
                 break
@@ -278,8 +272,8 @@ class SynoMCTS(SynoStrategy):
             self._trees[label] = ConstructionTree(self.choices[label].space, **self.settings)
         return self._trees[label]
 
-    def propose(self, rng: np.random.Generator) -> Proposal:
-        if self.best is None or len(self.history) <= self.warm_up:
+    def propose(self, rng: np.random.Generator) -> Proposal | None:
+        if self.best is None or sum(not o.candidate.is_baseline for o in self.history) < self.warm_up:
             return Proposal({label: choice.draw(rng) for label, choice in self.choices.items()})
         label = list(self.choices)[int(rng.integers(len(self.choices)))]
         others = dict(self.best.candidate.sample)
@@ -287,7 +281,8 @@ class SynoMCTS(SynoStrategy):
             return Proposal({**others, label: KEEP})
         found = self.tree(label).propose(rng, lambda formula: self.is_known({**others, label: formula}))
         if found is None:
-            return Proposal({**others, label: self.choices[label].draw(rng)})
+            drawn = ({**others, label: self.choices[label].draw(rng)} for _ in range(self.patience))
+            return next((Proposal(sample) for sample in drawn if not self.is_known(sample)), None)
         formula, path = found
         return Proposal({**others, label: formula}, {'paths': {label: path}})
 

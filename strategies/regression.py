@@ -9,11 +9,38 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.stats import rankdata
+
+from syno_nni.errors import SpaceError
+
+if TYPE_CHECKING:
+    from syno_nni.operator import Operator
+    from syno_nni.synthesis.construction import Action
+    from syno_nni.synthesis.space import OperatorSpace
 
 Labels = Sequence[str]
 """The labels of an operator's construction steps, such as 'Shift 2' or 'Merge C_out/s'; the first word is the kind."""
+
+
+def construction(space: OperatorSpace, op: Operator) -> list[Action]:
+    """The steps that construct an operator; none for a form that the construction does not make."""
+    try:
+        return space.path(op)
+    except SpaceError:
+        return []
+
+
+def steps(space: OperatorSpace, op: Operator) -> list[str]:
+    """The labels of an operator's construction steps."""
+    return [action.label for action in construction(space, op)]
+
+
+def ranks(rewards: Sequence[float]) -> list[float]:
+    """The rank of every reward among all, from 0 to 1: neither their scale nor a few terrible ones matter."""
+    return ((rankdata(rewards) - 0.5) / len(rewards)).tolist()
 
 
 class PrimitiveRegression:

@@ -139,7 +139,7 @@ class SlotsConfig(_Section):
 
 class StrategyConfig(_Section):
     """The exploration strategy by name, its seed, and (as NNI calls them) the ``classArgs`` of its class."""
-    name: Literal['random', 'evolution', 'mcts'] = 'random'
+    name: Literal['random', 'evolution', 'mcts'] = 'mcts'
     seed: Whole = 0
     class_args: dict[Text, JsonValue] = Field(default_factory=dict)
 

@@ -23,6 +23,8 @@ class Candidate:
     status: Literal['running', 'waiting', 'succeeded', 'failed'] = 'running'
     attempts: int = 1
     ended_at: float | None = None
+    place: int | None = None
+    """Its place among all that have ended, in the order of the journal."""
     duration_s: float | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     test_metrics: dict[str, Any] = field(default_factory=dict)
@@ -81,6 +83,7 @@ class RunState:
                 candidate.status, candidate.attempts = 'waiting', candidate.attempts - 1
             case Finished():
                 candidate = self.candidates[record.id]
+                candidate.place = sum(c.place is not None for c in self.candidates.values())
                 candidate.status, candidate.ended_at = record.state, record.time
                 candidate.metrics, candidate.error = record.metrics, record.error
                 candidate.duration_s = record.duration_s
@@ -127,8 +130,13 @@ class RunState:
     @property
     def succeeded(self) -> list[Candidate]:
         """Operators with a result, in the order in which the results came."""
-        done = [c for c in self.operators if c.status == 'succeeded']
-        return sorted(done, key=lambda c: c.ended_at or 0)
+        return [c for c in self.finished if c.status == 'succeeded' and c.id != BASELINE]
+
+    @property
+    def finished(self) -> list[Candidate]:
+        """All candidates with an outcome, the baseline included, in the order in which the outcomes came."""
+        ended = {c.place: c for c in self.candidates.values() if c.place is not None}
+        return [ended[place] for place in sorted(ended)]
 
     @property
     def failed(self) -> list[Candidate]:

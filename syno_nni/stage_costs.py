@@ -1,7 +1,6 @@
 """What the stages of evaluation cost, whom they stopped, and how well the cheap ones foretell the final accuracy."""
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -57,21 +56,11 @@ def rank_correlations(state: RunState) -> dict[str, tuple[float, int]]:
 
     Only operators that were trained to the end have both, so what was rejected is not in it.
     """
+    from scipy.stats import spearmanr
     found = {}
     for name in _PREDICTORS:
         pairs = [(c.metrics[name], c.metrics['accuracy']) for c in state.succeeded
                  if name in c.metrics and 'accuracy' in c.metrics]
         if len(pairs) >= _FEWEST and all(len(set(values)) > 1 for values in zip(*pairs)):
-            found[name] = (_pearson(*(_ranks(values) for values in zip(*pairs))), len(pairs))
+            found[name] = (float(spearmanr(*zip(*pairs)).statistic), len(pairs))
     return found
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    """The rank of each value; equal values share theirs."""
-    return [sum(v < value for v in values) + (sum(v == value for v in values) - 1) / 2 for value in values]
-
-
-def _pearson(xs: Sequence[float], ys: Sequence[float]) -> float:
-    mx, my = sum(xs) / len(xs), sum(ys) / len(ys)
-    covariance = sum((x - mx) * (y - my) for x, y in zip(xs, ys))
-    return covariance / (sum((x - mx) ** 2 for x in xs) * sum((y - my) ** 2 for y in ys)) ** 0.5

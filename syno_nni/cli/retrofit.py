@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from syno_nni.errors import ConfigError
+from syno_nni.measure import RUNTIMES
 from syno_nni.text import columns, quantity
 
 from .arguments import SubParsers, positive
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from syno_nni.model_zoo.from_run import RunChoice
     from syno_nni.operator import Operator
 
-RUNTIMES = ('eager', 'inductor', 'onnx', 'openvino')
 
 
 def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from syno_nni.errors import ConfigError
+from syno_nni.measure import RUNTIMES
 from syno_nni.text import columns, shorten
 
 from .arguments import SubParsers, positive
@@ -21,7 +22,7 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
                                  'verify NAME: measure its claims again on this machine; exit status 3 if one does not hold.')
     parser.add_argument('action', nargs='?', choices=('list', 'show', 'verify'), default='list')
     parser.add_argument('name', nargs='?', metavar='NAME')
-    parser.add_argument('--runtime', choices=('eager', 'inductor', 'onnx', 'openvino'), help='verify in this one only')
+    parser.add_argument('--runtime', choices=RUNTIMES, help='verify in this one only')
     parser.add_argument('--threads', type=positive, metavar='N', help='(default: as claimed)')
     parser.add_argument('--seconds', type=float, default=3.0, help='of measuring (default: %(default)s)')
     parser.add_argument('--json', action='store_true', help='print JSON')
@@ -56,15 +57,21 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _evidence(model: Retrofit) -> str:
-    """The best measured speedup, or what was published."""
-    claims = [c for c in model.claims if 'speedup' in c]
-    if claims:
-        best = max(claims, key=lambda c: c['speedup'])
-        return f'measured: {best["speedup"]:.2f}x in {best["runtime"]} on {best.get("cpu", "?")}'
-    for numbers in model.published():
-        return (f'published: CIFAR-100 {100 * numbers["cifar100_accuracy"]:.1f} % '
-                f'(original {100 * numbers["cifar100_baseline"]:.1f} %)')
-    return 'none yet'
+    """The best measured speedup and the measured accuracies, or what was published."""
+    found = []
+    if speedups := [c for c in model.claims if 'speedup' in c]:
+        best = max(speedups, key=lambda c: c['speedup'])
+        found.append(f'measured: {best["speedup"]:.2f}x in {best["runtime"]} on {best.get("cpu", "?")}')
+    for claim in model.claims:
+        if claim.get('accuracy') and claim.get('baseline_accuracy'):
+            ours, original = (f'{100 * sum(values) / len(values):.1f} %' for values in (claim['accuracy'],
+                                                                                  claim['baseline_accuracy']))
+            found.append(f'{claim.get("dataset", "")} {ours} (original {original})')
+    for numbers in () if found else model.published():
+        if numbers.get('cifar100_accuracy') and numbers.get('cifar100_baseline'):
+            found.append(f'published: CIFAR-100 {100 * numbers["cifar100_accuracy"]:.1f} % '
+                         f'(original {100 * numbers["cifar100_baseline"]:.1f} %)')
+    return ', '.join(found) or 'none yet'
 
 
 def _show(args: argparse.Namespace) -> int:

@@ -83,7 +83,7 @@ def measure_pair(candidate: nn.Module, baseline: nn.Module, example: Tensor, *, 
         warmup: untimed calls of each.
         min_rounds, max_rounds: bounds on the number of rounds; within them the measurement takes about ``seconds``.
         seconds: wanted duration.
-        runtime: one of `syno_nni.measure.runtimes.RUNTIMES`. Outside eager torch the outputs are checked against it.
+        runtime: one of `syno_nni.measure.RUNTIMES`. Outside eager torch the outputs are checked against it.
 
     Raises:
         MeasureError: a model does not run on the example, returns something that is not finite, or something else in

@@ -30,11 +30,9 @@ from torch import Tensor, nn
 
 from syno_nni.errors import MeasureError
 
+from . import RUNTIMES, SEPARATE
 from .turns import Call, take_turns
 
-IN_PROCESS = ('eager', 'inductor')
-SEPARATE = ('onnx', 'openvino')
-RUNTIMES = (*IN_PROCESS, *SEPARATE)
 _NEEDED = {'onnx': ('onnxruntime', 'onnx', 'onnxscript'), 'openvino': ('openvino',)}
 
 

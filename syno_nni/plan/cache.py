@@ -12,7 +12,7 @@ def read(path: Path) -> dict[str, Any]:
     """What the file remembers; nothing if it cannot be read."""
     try:
         data = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
 
@@ -22,7 +22,11 @@ def remember(path: Path, key: str, value: Any) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile('w', dir=path.parent, delete=False) as file:
-            json.dump({**read(path), key: value}, file)
-        os.replace(file.name, path)
+            try:
+                json.dump({**read(path), key: value}, file)
+                file.flush()
+                os.replace(file.name, path)
+            except OSError:
+                os.unlink(file.name)
     except OSError:
         pass

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..environment import cpu_name
 from ..errors import MeasureError
 from ..size import Binding
 from .cache import read, remember
@@ -72,10 +73,7 @@ def default_cache() -> Path:
 
 def host_name() -> str:
     """What a measured choice holds for: machine type, processor and number of cores."""
-    info = Path('/proc/cpuinfo')
-    lines = info.read_text().splitlines() if info.exists() else []
-    model = next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), platform.processor())
-    return f'{platform.machine()} {model} x{os.cpu_count()}'
+    return f'{platform.machine()} {cpu_name()} x{os.cpu_count()}'
 
 
 def _fastest(op: Operator, sizes: Binding, found: tuple[Plan, ...], runtime: str, seconds: float, threads: int) -> Plan:

@@ -28,7 +28,9 @@ def test_verdicts(measured: dict, verdict: str) -> None:
 
 def test_a_claim_must_be_a_number() -> None:
     with pytest.raises(ZooError, match='positive number'):
-        judge({'speedup': 'fast'}, {})
+        parse_retrofit(json.dumps(SMALL | {'claims': [{'speedup': 'fast', 'runtime': 'eager'}]}), 'x')
+    with pytest.raises(ZooError, match='runtime'):
+        parse_retrofit(json.dumps(SMALL | {'claims': [{'speedup': 2.0}]}), 'x')
 
 
 def test_verify_measures() -> None:

@@ -12,7 +12,7 @@ from . import toy
 @pytest.fixture
 def strategy(monkeypatch: pytest.MonkeyPatch) -> SynoEvolution:
     monkeypatch.setattr('syno_nni.nas.mutable._space', lambda key: toy.ToySpace())
-    strategy = SynoEvolution(population_size=3, sample_size=3, warm_up=2, random_share=0.0)
+    strategy = SynoEvolution(population_size=3, sample_size=3, warm_up=2, random_share=0.0, children=1)
     strategy.initialize(toy.model_space(), toy.ToyEngine(toy.landscape))
     return strategy
 
@@ -29,6 +29,15 @@ def test_children_are_neighbours_of_the_best(strategy: SynoEvolution) -> None:
     formulas = [str(op) for op in toy.OPERATORS.values()]
     children = {formulas.index(strategy.propose(np.random.default_rng(seed)).sample['operator']) for seed in range(20)}
     assert children == {4, 6}
+
+
+def test_of_many_children_the_most_promising_is_chosen(strategy: SynoEvolution) -> None:
+    for index, reward in ((1, 0.1), (5, 0.9), (8, 0.2)):
+        _observe(strategy, index, reward)
+    strategy.children = 16
+    formulas = [str(op) for op in toy.OPERATORS.values()]
+    chosen = {formulas.index(strategy.propose(np.random.default_rng(seed)).sample['operator']) for seed in range(10)}
+    assert len(chosen) == 1 and chosen < {4, 6}
 
 
 def test_the_oldest_leave(strategy: SynoEvolution) -> None:

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from syno_nni.errors import MeasureError
+from syno_nni.measure import RUNTIMES
 from syno_nni.measure.latency import measure_pair
-from syno_nni.measure.runtimes import RUNTIMES, missing, time_in
+from syno_nni.measure.runtimes import missing, time_in
 from syno_nni.measure.turns import take_turns
 
 ROUNDS = {'threads': 1, 'warmup': 1, 'min_rounds': 3, 'max_rounds': 3, 'seconds': 0.01}
