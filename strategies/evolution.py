@@ -62,11 +62,11 @@ class SynoEvolution(SynoStrategy):
     def _child(self, label: str, sample: Mapping[str, str], rng: np.random.Generator) -> str:
         """A neighbour of a choice's value: the most promising of several edits of its operator, or to keep the layer."""
         choice = self.choices[label]
-        if sample[label] == KEEP:
+        parent = None if sample[label] == KEEP else Operator.parse(sample[label])
+        if parent is None or not steps(choice.space, parent):
             return str(choice.space.sample(rng))
         if rng.random() < choice.keep:
             return KEEP
-        parent = Operator.parse(sample[label])
         children = list(dict.fromkeys(str(choice.space.mutate(parent, rng)) for _ in range(self.children)))
         new = [child for child in children if not self.is_known({**sample, label: child})] or children
         model = self._model(label)

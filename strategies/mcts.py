@@ -128,7 +128,7 @@ class ConstructionTree:
                 yield op, True
             elif not n:
                 return  # the state seems to lead nowhere: the descent goes on elsewhere
-        best = sorted(self._results, key=lambda r: -r.reward)[:_PARENTS]
+        best = sorted((r for r in self._results if r.labels), key=lambda r: -r.reward)[:_PARENTS]
         for _ in range(self.neighbours if best else 0):
             yield self.space.mutate(best[int(rng.integers(len(best)))].operator, rng), False
 
