@@ -141,6 +141,15 @@ def test_weights_of_one_image_size_load_at_another() -> None:
     assert small(torch.randn(2, 3, 64, 64)).shape == (2, 10)
 
 
+def test_weights_come_with_the_zoo() -> None:
+    fresh = timm.create_model('resnet18_cifar_w16_syno_07754')
+    trained = timm.create_model('resnet18_cifar_w16_syno_07754', pretrained=True)
+    assert not torch.equal(fresh.fc.weight, trained.fc.weight)
+    assert trained.pretrained_cfg['mean'] == (0.286,) * 3
+    assert timm.create_model('resnet18_cifar_w16_syno_07754', pretrained=True, num_classes=3)(torch.randn(1, 3, 32, 32)).shape \
+        == (1, 3)
+
+
 def test_resnext_is_torchvisions() -> None:
     from torchvision.models.resnet import Bottleneck, ResNet
     theirs = ResNet(Bottleneck, [3, 3, 3, 0], groups=2, width_per_group=64).eval()
