@@ -1,6 +1,6 @@
 """Whole models at batch 1, 224x224: the original, retrofits, and the original in int8, in every runtime.
 
-    python benchmarks/models.py                  # all that has no row yet; about 20 minutes on two quiet cores
+    python benchmarks/models.py --threads 1      # all that has no row yet, as stored; half an hour on a quiet machine
     python benchmarks/models.py --seconds 150    # a slice of it; repeat until it says that all is done
     python benchmarks/models.py --models 'resnet18*' --again
 
@@ -42,7 +42,7 @@ FAMILIES = ('resnet18', 'resnet34', 'densenet121', 'resnext29_2x64d', 'tf_effici
 SHAPE = (1, 3, 224, 224)
 
 
-def one(name: str, runtime: str, seconds: float) -> dict[str, Any]:
+def one(name: str, runtime: str, seconds: float, threads: int | None) -> dict[str, Any]:
     torch.manual_seed(0)
     entry = model_zoo.load_retrofit(name)
     original = timm.create_model(entry.base).eval()
@@ -51,12 +51,12 @@ def one(name: str, runtime: str, seconds: float) -> dict[str, Any]:
     try:
         slots = find_slots(original, example, kinds='all')[0]
         return change(original, result, slots, example) | speedup(original, result, example, runtime=runtime,
-                                                                  seconds=seconds)
+                                                                  seconds=seconds, threads=threads)
     except SynoError as error:
         return {'runtime': runtime, 'error': ' '.join(str(error).split())}
 
 
-def int8(base: str, seconds: float) -> dict[str, Any]:
+def int8(base: str, seconds: float, threads: int | None) -> dict[str, Any]:
     """The original in float32 and in int8, both in onnxruntime, in turns in this process."""
     import onnxruntime
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
@@ -64,8 +64,8 @@ def int8(base: str, seconds: float) -> dict[str, Any]:
     x = torch.randn(SHAPE)
 
     class Random(CalibrationDataReader):
-        def __init__(self) -> None:
-            self.left = [{'x': np.random.randn(*SHAPE).astype(np.float32)} for _ in range(4)]
+        def __init__(self, name: str) -> None:
+            self.left = [{name: np.random.randn(*SHAPE).astype(np.float32)} for _ in range(4)]
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return self.left.pop() if self.left else None
@@ -74,12 +74,10 @@ def int8(base: str, seconds: float) -> dict[str, Any]:
         plain, ready, small = (str(Path(folder) / n) for n in ('plain.onnx', 'ready.onnx', 'int8.onnx'))
         export_onnx(timm.create_model(base).eval(), x, Path(plain))
         quant_pre_process(plain, ready)
-        reader = Random()
         name = onnxruntime.InferenceSession(plain).get_inputs()[0].name
-        reader.left = [{name: v} for d in reader.left for v in d.values()]
-        quantize_static(ready, small, reader, per_channel=True, activation_type=QuantType.QUInt8,
+        quantize_static(ready, small, Random(name), per_channel=True, activation_type=QuantType.QUInt8,
                         weight_type=QuantType.QInt8)
-        threads = torch.get_num_threads()
+        threads = threads or torch.get_num_threads()
         onnxruntime.set_global_thread_pool_sizes(threads, 1)
         options = onnxruntime.SessionOptions()
         options.use_per_session_threads = False
@@ -100,13 +98,16 @@ def main() -> int:
     parser.add_argument('--runtimes', default=','.join((*RUNTIMES, 'int8')))
     parser.add_argument('--again', action='store_true', help='measure what has a row too')
     parser.add_argument('--each', type=float, default=3.0, help='seconds per measurement')
+    parser.add_argument('--threads', type=int, help="(default: torch's)")
     parser.add_argument('--seconds', type=float, default=1e9, help='stop after this time')
     parser.add_argument('--claims', action='store_true', help="write the measured rows into the zoo's descriptions and stop")
     parser.add_argument('--one', nargs=2, metavar=('NAME', 'RUNTIME'), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         name, runtime = options.one
-        print(json.dumps(int8(name, options.each) if runtime == 'int8' else one(name, runtime, options.each)))
+        row = (int8(name, options.each, options.threads) if runtime == 'int8' else
+               one(name, runtime, options.each, options.threads))
+        print(json.dumps(row))
         return 0
     slice_ = TimeSlice(options.seconds)
     rows = read_results(PATH).get('rows', {})
@@ -125,7 +126,8 @@ def main() -> int:
             print('to be continued')
             return 0
         # One process for every measurement: nothing of an earlier runtime is left in it.
-        done = subprocess.run([sys.executable, __file__, '--one', name, runtime, '--each', str(options.each)],
+        done = subprocess.run([sys.executable, __file__, '--one', name, runtime, '--each', str(options.each),
+                               *(['--threads', str(options.threads)] if options.threads else [])],
                               capture_output=True, text=True, check=False)
         rows[key] = (json.loads(done.stdout.splitlines()[-1]) if not done.returncode else
                      {'runtime': runtime, 'error': ' '.join(done.stderr.split())[-300:]})
@@ -197,8 +199,9 @@ def document(rows: dict[str, Any]) -> str:
     noisy = sum(bool(r.get('noisy')) for r in rows.values())
     lines = ['# Latency of whole models', '',
              f'Batch 1, 224x224, float32, {" or ".join(map(str, threads))} thread(s) of the CPU that',
-             '`benchmarks/results/models.json` names; written by `benchmarks/models.py`. A retrofit is in its deploy form; it',
-             'takes turns with the original in the same runtime. Weights are random: this table says nothing about accuracy.',
+             '`benchmarks/results/models.json` names; written by `benchmarks/models.py --threads 1`. A retrofit is in its',
+             'deploy form; it takes turns with the original in the same runtime. Weights are random: accuracy is in',
+             '[another table](accuracy.md).',
              f'{noisy} of {len(rows)} measurements were disturbed by other work on the machine and are marked noisy: trust',
              'their ratios less, and no absolute time. Runtimes without a number have not been measured.', '',
              '## Best retrofit against the original in its best measured runtime', '',

@@ -67,12 +67,13 @@ class SynoEvolution(SynoStrategy):
             return str(choice.space.sample(rng))
         if rng.random() < choice.keep:
             return KEEP
-        children = list(dict.fromkeys(str(choice.space.mutate(parent, rng)) for _ in range(self.children)))
-        new = [child for child in children if not self.is_known({**sample, label: child})] or children
+        made = (choice.space.mutate(parent, rng) for _ in range(self.children))
+        children = {str(child): child for child in made}
+        new = [formula for formula in children if not self.is_known({**sample, label: formula})] or list(children)
         model = self._model(label)
         if len(new) == 1 or model is None:
             return new[0]
-        expected, _ = model.predict([steps(choice.space, Operator.parse(child)) for child in new])
+        expected, _ = model.predict([steps(choice.space, children[formula]) for formula in new])
         return new[int(np.argmax(expected))]
 
     def observe(self, outcome: Outcome) -> None:

@@ -81,7 +81,7 @@ class PrimitiveRegression:
         near = x @ self._rows.T
         unknown = np.array([len(_features(labels).keys() - self._names.keys()) for labels in operators])
         # The posterior variance of a linear model with unit prior variance for every effect.
-        variance = (x * x).sum(1) + unknown - np.einsum('ij,jk,ik->i', near, self._inverse, near)
+        variance = (x * x).sum(1) + unknown - ((near @ self._inverse) * near).sum(1)
         return self._offset + near @ self._dual, np.sqrt(np.maximum(variance, 0) / self.prior)
 
     def _matrix(self, operators: Iterable[Labels]) -> np.ndarray:

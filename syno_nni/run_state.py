@@ -22,9 +22,6 @@ class Candidate:
     submitted_at: float
     status: Literal['running', 'waiting', 'succeeded', 'failed'] = 'running'
     attempts: int = 1
-    ended_at: float | None = None
-    place: int | None = None
-    """Its place among all that have ended, in the order of the journal."""
     duration_s: float | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     test_metrics: dict[str, Any] = field(default_factory=dict)
@@ -47,6 +44,8 @@ class RunState:
     environment: dict[str, Any] = field(default_factory=dict)
     candidates: dict[str, Candidate] = field(default_factory=dict)
     """By id, the baseline included, in the order of their first submission."""
+    finish_order: list[str] = field(default_factory=list)
+    """The ids of all that have an outcome, in the order of the journal: clocks may stand still or step back."""
     ended: Ended | None = None
     started_at: float | None = None
     updated_at: float | None = None
@@ -83,8 +82,8 @@ class RunState:
                 candidate.status, candidate.attempts = 'waiting', candidate.attempts - 1
             case Finished():
                 candidate = self.candidates[record.id]
-                candidate.place = sum(c.place is not None for c in self.candidates.values())
-                candidate.status, candidate.ended_at = record.state, record.time
+                self.finish_order.append(record.id)
+                candidate.status = record.state
                 candidate.metrics, candidate.error = record.metrics, record.error
                 candidate.duration_s = record.duration_s
             case Tested():
@@ -135,8 +134,7 @@ class RunState:
     @property
     def finished(self) -> list[Candidate]:
         """All candidates with an outcome, the baseline included, in the order in which the outcomes came."""
-        ended = {c.place: c for c in self.candidates.values() if c.place is not None}
-        return [ended[place] for place in sorted(ended)]
+        return [self.candidates[name] for name in self.finish_order]
 
     @property
     def failed(self) -> list[Candidate]:

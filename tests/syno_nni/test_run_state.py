@@ -80,3 +80,15 @@ def test_contradictions_are_refused_and_change_nothing(tmp_path: Path) -> None:
                 contradiction()
         assert journal.path.stat().st_size == size
         assert RunState.replay(journal.records) == journal.state
+
+
+def test_outcomes_keep_the_order_of_the_journal_when_the_clock_steps_back(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter(range(1000, 0, -1))
+    monkeypatch.setattr('syno_nni.records.clock.time', lambda: next(times))
+    with open_run(load_config(), tmp_path / 'run') as journal:
+        for number in (1, 2, 3):
+            submit(journal, number, str(number))
+        for number in (3, 1, 2):
+            succeed(journal, number, str(number), 0.5, 1.0)
+        assert [c.id for c in journal.state.finished] == [c.id for c in journal.state.succeeded] == ['3', '1', '2']
