@@ -9,7 +9,7 @@ import torch
 from direct_views import explode
 from torch import Tensor
 
-from syno_nni.size import Binding
+from syno_nni.operator.size import Binding
 
 if TYPE_CHECKING:
     from syno_nni.operator import Operator

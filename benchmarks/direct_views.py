@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from syno_nni.expr import Coordinate, Iterator, MergeLeft, MergeRight, Shift, Split, Stride, Unfold, sibling
-from syno_nni.size import Binding
+from syno_nni.operator.expr import Coordinate, Iterator, MergeLeft, MergeRight, Shift, Split, Stride, Unfold, sibling
+from syno_nni.operator.size import Binding
 
 
 def explode(tensor: Tensor, labels: Sequence[Coordinate], sizes: Binding) -> tuple[Tensor, list[Iterator]]:

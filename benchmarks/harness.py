@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from syno_nni.config import DataConfig
-from syno_nni.data import Splits, load_data
+from syno_nni.data.datasets import Splits, load_data
 from syno_nni.environment import environment
+from syno_nni.run.config import DataConfig
 
 RESULTS = Path(__file__).parent / 'results'
 DOCS = Path(__file__).parent.parent / 'docs'

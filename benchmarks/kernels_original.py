@@ -14,8 +14,8 @@ from direct_views import undo
 from torch import Tensor, nn
 
 import syno_nni as sn
-from syno_nni.evaluation import Search, low_digits, orders
-from syno_nni.expr import Coordinate, Iterator, MergeRight, Sum, Unfold, sibling
+from syno_nni.operator.expr import Coordinate, Iterator, MergeRight, Sum, Unfold, sibling
+from syno_nni.operator.orders import Search, low_digits, orders
 
 LETTERS = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ'
 

@@ -23,15 +23,15 @@ from harness import DOCS, RESULTS, SCRATCH, TimeSlice, Training, accuracy, fashi
 from torch import nn
 from torch.utils.data import DataLoader
 
-from syno_nni import classics, model_zoo
+from syno_nni import model_zoo
 from syno_nni.measure.latency import measure_pair
-from syno_nni.operator import Operator
-from syno_nni.search_spaces.assign import KEEP, Assignment, one_for_all, options_from, solve
-from syno_nni.search_spaces.distill import distill
-from syno_nni.search_spaces.measure_slots import slot_errors, slot_latencies
-from syno_nni.search_spaces.retrofit import retrofit
+from syno_nni.operator import Operator, classics
+from syno_nni.search_spaces.retrofit.distill import distill
+from syno_nni.search_spaces.retrofit.knapsack import KEEP, Assignment, one_for_all, options_from, solve
+from syno_nni.search_spaces.retrofit.measure_slots import slot_errors, slot_latencies
+from syno_nni.search_spaces.retrofit.retrofit import retrofit
+from syno_nni.search_spaces.retrofit.warm_start import fit_kernels, recalibrate_batch_norm
 from syno_nni.search_spaces.slots import Slot, find_slots, group_slots
-from syno_nni.search_spaces.warm_start import fit_kernels, recalibrate_batch_norm
 
 PATH = RESULTS / 'per_slot.json'
 LATENCY_SHAPE = (1, 3, 224, 224)

@@ -25,11 +25,10 @@ from typing import Any
 import timm
 import torch
 
-from syno_nni import classics
 from syno_nni.errors import SynoError
-from syno_nni.operator import Operator
+from syno_nni.operator import Operator, classics
 from syno_nni.search_spaces.filled_slot import misfit
-from syno_nni.search_spaces.retrofit import apply_slot_config, filled_slots, retrofit, slot_config
+from syno_nni.search_spaces.retrofit.retrofit import apply_slot_config, filled_slots, retrofit, slot_config
 from syno_nni.search_spaces.slot_table import quantity
 from syno_nni.search_spaces.slots import Excluded, Slot, find_slots
 

@@ -107,7 +107,7 @@ def counted(op: Any) -> int:
 
 def diversity(options: argparse.Namespace) -> dict[str, Any]:
     """What samples are like, by the knob."""
-    from syno_nni.cost import reach
+    from syno_nni.operator.cost import reach
     from syno_nni.synthesis.construction import primitives, steps
     small = {'N': 1, 'C_in': 64, 'C_out': 64, 'H': 14, 'k_1': 3, 'k_2': 7, 's': 2, 'g': 32}
     rows: dict[str, Any] = {}

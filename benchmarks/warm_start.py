@@ -33,11 +33,11 @@ from harness import (
 from torch import nn
 from torch.utils.data import DataLoader
 
-from syno_nni import classics, model_zoo
-from syno_nni.operator import Operator
-from syno_nni.search_spaces.distill import Losses, distill
-from syno_nni.search_spaces.retrofit import retrofit
-from syno_nni.search_spaces.warm_start import fit_kernels, recalibrate_batch_norm, warm_start
+from syno_nni import model_zoo
+from syno_nni.operator import Operator, classics
+from syno_nni.search_spaces.retrofit.distill import Losses, distill
+from syno_nni.search_spaces.retrofit.retrofit import retrofit
+from syno_nni.search_spaces.retrofit.warm_start import fit_kernels, recalibrate_batch_norm, warm_start
 
 PATH = RESULTS / 'warm_start.json'
 OPERATORS = {

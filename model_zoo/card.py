@@ -5,8 +5,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from syno_nni.draw import to_text_graph
 from syno_nni.operator import Operator
+from syno_nni.operator.draw import to_text_graph
 from syno_nni.text import quantity
 
 from .entries import ZooEntry, load

@@ -11,7 +11,7 @@ from typing import Any
 
 from syno_nni.errors import SynoError, ZooError
 from syno_nni.operator import Operator
-from syno_nni.serialize import check_version
+from syno_nni.operator.serialize import check_version
 
 FORMAT = 1
 

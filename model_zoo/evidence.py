@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from syno_nni.environment import cpu_name, environment
 from syno_nni.errors import SynoError
 from syno_nni.measure.latency import measure_pair
-from syno_nni.search_spaces.retrofit import filled_slots
+from syno_nni.search_spaces.retrofit.retrofit import filled_slots
 from syno_nni.search_spaces.slots import Slot
 from syno_nni.search_spaces.trace import trace
 

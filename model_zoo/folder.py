@@ -17,8 +17,8 @@ import timm
 from torch import nn
 
 from syno_nni.errors import SynoError, ZooError
-from syno_nni.layer import SynthesizedLayer
-from syno_nni.search_spaces.retrofit import filled_slots, slot_config
+from syno_nni.plan.layer import SynthesizedLayer
+from syno_nni.search_spaces.retrofit.retrofit import filled_slots, slot_config
 
 CONFIG, WEIGHTS, CARD, ONNX = 'config.json', 'model.safetensors', 'README.md', 'model.onnx'
 
@@ -28,7 +28,7 @@ def save_folder(model: nn.Module, path: str | Path, *, base: str | None = None, 
     """Write a retrofitted timm model as a folder that ``timm.create_model('local-dir:...')`` loads.
 
     Args:
-        model: what :func:`~syno_nni.search_spaces.retrofit.retrofit` made of a timm model.
+        model: what :func:`~syno_nni.search_spaces.retrofit.retrofit.retrofit` made of a timm model.
         path: the folder; made if needed. Files of an earlier save are replaced.
         base: the timm architecture that was retrofitted; by default the model says so itself.
         input_size: (channels, height, width) that the operators are built for, which timm's data pipeline then uses; by

@@ -53,7 +53,7 @@ class Retrofit:
         return [name for name in dict.fromkeys(self.fill.values()) if name != 'keep']
 
     def fillings(self) -> dict[str, Operator | str]:
-        """What :func:`~syno_nni.search_spaces.retrofit.retrofit` takes."""
+        """What :func:`~syno_nni.search_spaces.retrofit.retrofit.retrofit` takes."""
         return {key: name if name == 'keep' else resolve(name) for key, name in self.fill.items()}
 
     def published(self) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from torch import nn
 
 from syno_nni.backbone import create_backbone
 from syno_nni.errors import ZooError
-from syno_nni.search_spaces.retrofit import apply_slot_config, retrofit
+from syno_nni.search_spaces.retrofit.retrofit import apply_slot_config, retrofit
 from syno_nni.search_spaces.slots import find_slots
 
 from . import backbones  # noqa: F401  registers the backbones that retrofits start from
@@ -37,7 +37,7 @@ def syno_retrofit(pretrained: bool = False, *, base: str = '', slots: Mapping[st
     Args:
         pretrained: load the weights that the configuration points to (the folder, for ``local-dir:``).
         base: a timm architecture.
-        slots: as :func:`~syno_nni.search_spaces.retrofit.slot_config` returns it.
+        slots: as :func:`~syno_nni.search_spaces.retrofit.retrofit.slot_config` returns it.
         kwargs: for the architecture, as ``timm.create_model`` takes them.
 
     Raises:

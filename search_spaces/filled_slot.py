@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from syno_nni.errors import SizeError, SlotError
 from syno_nni.operator import Operator
-from syno_nni.size import Size
+from syno_nni.operator.size import Size
 
 from .slots import Slot
 
@@ -38,7 +38,7 @@ class FilledSlot(nn.Module):
     def __init__(self, op: Operator, sizes: Mapping[str, int], *, stride: tuple[int, ...] = (),
                  input_size: tuple[int, ...] = (), bias: bool = False, layout: str = 'NCHW') -> None:
         super().__init__()
-        from syno_nni.layer import SynthesizedLayer
+        from syno_nni.plan.layer import SynthesizedLayer
         used = operator_sizes(op, sizes, layout)
         self.op = op
         self.sizes = dict(sizes)
@@ -97,7 +97,7 @@ class FilledSlot(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """The arguments that rebuild this module, as JSON-able data; the formula keeps the order of the weights."""
-        from syno_nni.formula import to_text
+        from syno_nni.operator.formula import to_text
         return {'formula': to_text(self.op), 'sizes': dict(self.sizes), 'stride': list(self.stride),
                 'input_size': list(self.input_size), 'bias': self.bias is not None, 'layout': self.layout}
 

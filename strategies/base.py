@@ -30,8 +30,8 @@ from syno_nni.errors import EngineError, SpaceError, SynoError
 from syno_nni.nas.mutable import KEEP, OperatorChoice
 from syno_nni.nas.signals import shielded
 from syno_nni.nas.stages import Reference
-from syno_nni.records import Abandoned, Error, ErrorKind, Intermediate, Record
-from syno_nni.run_state import BASELINE, RunState
+from syno_nni.run.records import Abandoned, Error, ErrorKind, Intermediate, Record
+from syno_nni.run.state import BASELINE, RunState
 
 from .outcome import Candidate, Outcome, Proposal, plain, sample_id, unusable
 
@@ -45,7 +45,7 @@ _GRACE_S = 120.0
 
 
 class RecordSink(Protocol):
-    """Where records go: a :class:`~syno_nni.journal.Journal`."""
+    """Where records go: a :class:`~syno_nni.run.journal.Journal`."""
 
     def append(self, record: Record) -> None: ...
 

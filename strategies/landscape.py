@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
-from syno_nni.classics import conv2d
-from syno_nni.config import ObjectiveConfig
-from syno_nni.cost import minimum_bytes
-from syno_nni.expr import MergeLeft, MergeRight, Out, Shift, Split, Sum, Unfold
 from syno_nni.operator import Operator
-from syno_nni.records import Error
-from syno_nni.run_state import BASELINE
+from syno_nni.operator.classics import conv2d
+from syno_nni.operator.cost import minimum_bytes
+from syno_nni.operator.expr import MergeLeft, MergeRight, Out, Shift, Split, Sum, Unfold
+from syno_nni.run.config import ObjectiveConfig
+from syno_nni.run.records import Error
+from syno_nni.run.state import BASELINE
 
 from .outcome import sample_id
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from syno_nni.nas.mutable import KEEP
 from syno_nni.operator import Operator
-from syno_nni.records import Error, ErrorKind, Finished, Submitted
-from syno_nni.run_state import BASELINE
-from syno_nni.run_state import Candidate as RunCandidate
+from syno_nni.run.records import Error, ErrorKind, Finished, Submitted
+from syno_nni.run.state import BASELINE
+from syno_nni.run.state import Candidate as RunCandidate
 
 
 @dataclass(frozen=True)

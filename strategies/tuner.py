@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import nni
 from nni.tuner import Tuner
 
-from syno_nni.config import SearchConfig
 from syno_nni.errors import ConfigError, JournalError
-from syno_nni.journal import JOURNAL_FILE
 from syno_nni.nas import plain_json  # noqa: F401 - formulas hold what NNI takes for comments
-from syno_nni.nnictl_file import tuner_config
-from syno_nni.records import Ended
-from syno_nni.run_directory import open_run
+from syno_nni.run.config import SearchConfig
+from syno_nni.run.directory import open_run
+from syno_nni.run.journal import JOURNAL_FILE
+from syno_nni.run.nnictl_file import tuner_config
+from syno_nni.run.records import Ended
 
 if TYPE_CHECKING:
     from .base import SynoStrategy
@@ -106,8 +106,8 @@ class SynoTuner(Tuner):
 
     def _search(self) -> SynoStrategy:
         if self._strategy is None:
-            from syno_nni.data import load_data
-            from syno_nni.nas.experiment import backbone_space, strategy_of
+            from syno_nni.data.datasets import load_data
+            from syno_nni.search.run import backbone_space, strategy_of
             space = backbone_space(self.config, load_data(self.config.data))
             strategy = strategy_of(self.config, limits=False)
             strategy.journal = self._journal

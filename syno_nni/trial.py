@@ -13,14 +13,14 @@ def main() -> None:
     import nni
     parameters = nni.get_next_parameter()
     payload = json.loads(parameters['payload'])
-    from syno_nni.config import SearchConfig
     from syno_nni.nas.waiting import wait_asleep
+    from syno_nni.run.config import SearchConfig
     config = SearchConfig.from_dict(payload['config'], 'the parameters of the trial')
     wait_asleep(config.latency.threads)
     from syno_nni.nas.evaluator import OperatorEvaluator
-    from syno_nni.nas.experiment import backbone_space
     from syno_nni.nas.flat_space import FlatModelSpace
     from syno_nni.nas.stages import Reference
+    from syno_nni.search.run import backbone_space
     evaluator = OperatorEvaluator(config.to_dict())
     evaluator.reference = Reference(**payload['reference'])
     space = backbone_space(config, evaluator.data)

@@ -9,4 +9,5 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption('--update-golden', action='store_true', help='rewrite tests/golden from what the code says now')
+    parser.addoption('--update-golden', action='store_true',
+                     help='rewrite tests/syno_nni/operator/golden from what the code says now')

@@ -41,8 +41,8 @@ def test_pins_that_nni_needs_are_there(options: configparser.SectionProxy) -> No
     ('syno_nni', ('torch', 'nni', 'numpy')),
     ('syno_nni.cli.main', ('torch', 'nni', 'timm', 'matplotlib')),
     ('syno_nni.synthesis', ('torch', 'nni')),
-    ('syno_nni.journal, syno_nni.config, syno_nni.report', ('torch', 'nni', 'matplotlib')),
-    ('syno_nni.nas.experiment, syno_nni.search_spaces.backbone, syno_nni.strategies', ()),
+    ('syno_nni.run.journal, syno_nni.run.config, syno_nni.run.report', ('torch', 'nni', 'matplotlib')),
+    ('syno_nni.search.run, syno_nni.search_spaces.backbone, syno_nni.strategies', ()),
 ])
 def test_imports_are_quiet_and_light(module: str, absent: tuple[str, ...], tmp_path: Path) -> None:
     code = f'import {module}, sys; print([m for m in {absent!r} if m in sys.modules])'

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from syno_nni.cli.main import build_parser
-from syno_nni.config import SearchConfig, parse_yaml
+from syno_nni.run.config import SearchConfig, parse_yaml
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / 'README.md').read_text(encoding='utf-8')

@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 from typing import Protocol
 
-from syno_nni.config import SearchConfig
+from syno_nni.run.config import SearchConfig
 
 
 class SubParsers(Protocol):

@@ -6,11 +6,11 @@ import inspect
 import re
 from pathlib import Path
 
-from syno_nni import classics, model_zoo
+from syno_nni import model_zoo
 from syno_nni.errors import FormulaError, JournalError
-from syno_nni.operator import Operator
-from syno_nni.run_directory import load_run
-from syno_nni.run_state import RunState
+from syno_nni.operator import Operator, classics
+from syno_nni.run.directory import load_run
+from syno_nni.run.state import RunState
 
 _ID = re.compile(r'[0-9a-f]{4,64}')
 
@@ -18,7 +18,7 @@ _ID = re.compile(r'[0-9a-f]{4,64}')
 def find_operator(text: str, run_dir: Path | None = None) -> tuple[Operator, str]:
     """The operator that ``text`` means, and where it was found.
 
-    ``text`` is a formula, the name of an operator of the zoo or of :mod:`syno_nni.classics`, or an operator's id: of
+    ``text`` is a formula, the name of an operator of the zoo or of :mod:`syno_nni.operator.classics`, or an operator's id: of
     the zoo, or of a candidate, where its beginning is enough, in ``run_dir`` or else in all the runs of ``runs/``.
 
     Raises:
@@ -33,7 +33,7 @@ def find_operator(text: str, run_dir: Path | None = None) -> tuple[Operator, str
         return entry.operator, f'{entry.name} in the model zoo'
     known = classic_names()
     if text in known:
-        return getattr(classics, text)(), f'syno_nni.classics.{text}'
+        return getattr(classics, text)(), f'syno_nni.operator.classics.{text}'
     directories = [run_dir] if run_dir is not None else _runs()
     if _ID.fullmatch(text):
         for directory in directories:
@@ -48,7 +48,7 @@ def find_operator(text: str, run_dir: Path | None = None) -> tuple[Operator, str
 
 
 def classic_names() -> list[str]:
-    """The constructors of :mod:`syno_nni.classics`, all of which have defaults."""
+    """The constructors of :mod:`syno_nni.operator.classics`, all of which have defaults."""
     return [name for name, value in vars(classics).items()
             if inspect.isfunction(value) and value.__module__ == classics.__name__ and not name.startswith('_')]
 

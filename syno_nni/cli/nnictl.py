@@ -51,8 +51,8 @@ def resolve(path: str) -> str:
     Raises:
         ConfigError: something is wrong with it.
     """
-    from syno_nni.config import load_yaml
-    from syno_nni.nnictl_file import resolved
+    from syno_nni.run.config import load_yaml
+    from syno_nni.run.nnictl_file import resolved
     data = load_yaml(path)
     if not isinstance(data, dict):
         raise ConfigError(f'{path}: wants a mapping of keys to values')

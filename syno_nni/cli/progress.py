@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-from syno_nni.records import Finished, Header, Record, Resumed, Submitted
-from syno_nni.run_state import BASELINE, Candidate, RunState
+from syno_nni.run.records import Finished, Header, Record, Resumed, Submitted
+from syno_nni.run.state import BASELINE, Candidate, RunState
 from syno_nni.text import one_line, shorten
 
 _WIDTH = 118

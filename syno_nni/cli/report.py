@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from syno_nni.run_directory import load_run
+from syno_nni.run.directory import load_run
 
 from .arguments import SubParsers
 
@@ -20,7 +20,7 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from syno_nni.report import text_report, write_report
+    from syno_nni.run.report import text_report, write_report
     state = load_run(args.run_dir)
     paths = write_report(state, args.run_dir)
     print(text_report(state, args.run_dir))

@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from syno_nni.run_directory import run_config
+from syno_nni.run.directory import run_config
 
 from .arguments import SubParsers, add_run_options, with_run_options
 

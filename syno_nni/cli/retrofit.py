@@ -17,8 +17,8 @@ from .arguments import SubParsers, positive
 if TYPE_CHECKING:
     from torch import nn
 
-    from syno_nni.model_zoo.from_run import RunChoice
     from syno_nni.operator import Operator
+    from syno_nni.search.from_run import RunChoice
 
 
 
@@ -79,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
     from syno_nni import model_zoo
     from syno_nni.model_zoo.card import folder_card
     from syno_nni.model_zoo.evidence import change, latencies, versions
-    from syno_nni.model_zoo.from_run import choice_of_run
-    from syno_nni.search_spaces.retrofit import retrofit, slot_config
+    from syno_nni.search.from_run import choice_of_run
+    from syno_nni.search_spaces.retrofit.retrofit import retrofit, slot_config
     choice = choice_of_run(args.from_run, args.candidate) if args.from_run else None
     data = _data(args, choice)
     original = _original(args, choice, data)
@@ -151,8 +151,8 @@ def _losses(text: str) -> dict[str, float]:
 
 def _data(args: argparse.Namespace, choice: RunChoice | None) -> Any:
     """The splits to fit and test on, or those of the run, whose classes decide the model's head."""
-    from syno_nni.config import DataConfig
-    from syno_nni.data import load_data
+    from syno_nni.data.datasets import load_data
+    from syno_nni.run.config import DataConfig
     if args.data:
         given = {'name': args.data, 'image_size': args.image_size or 32, 'channels': args.channels or 3,
                  'path': args.data_path, 'train_samples': args.train_samples}
@@ -218,7 +218,7 @@ def _what(args: argparse.Namespace, choice: RunChoice | None, original: nn.Modul
     if args.budget:
         return _choose(args, original, example, slots, [op for _, op in named], data), slots
     mapping = dict(named)
-    from syno_nni.search_spaces.retrofit import assign
+    from syno_nni.search_spaces.retrofit.retrofit import assign
     assign(mapping, slots, excluded, on_misfit='keep')  # names that mean nothing are errors, before anything slow
     return mapping, slots
 
@@ -234,9 +234,10 @@ def _named(text: str) -> tuple[str, Operator]:
 
 def _choose(args: argparse.Namespace, original: nn.Module, example: Any, slots: list[Any], operators: list[Operator],
             data: Any) -> dict[str, Any]:
-    from syno_nni import classics, model_zoo
+    from syno_nni import model_zoo
     from syno_nni.measure.latency import measure, measure_pair
-    from syno_nni.search_spaces.choose import Budget, choose_per_slot
+    from syno_nni.operator import classics
+    from syno_nni.search_spaces.retrofit.per_slot import Budget, choose_per_slot
     budget = Budget.parse(args.budget)
     runtime = (_runtimes(args.runtime) or ['eager'])[0]
     if not operators:
@@ -270,8 +271,8 @@ def _choose(args: argparse.Namespace, original: nn.Module, example: Any, slots: 
 
 def _weights(args: argparse.Namespace, original: nn.Module, result: nn.Module, data: Any) -> dict[str, Any]:
     """Warm start and distillation, as far as there is something to start from; what was done, as evidence."""
-    from syno_nni.search_spaces.distill import Losses, distill
-    from syno_nni.search_spaces.warm_start import warm_start
+    from syno_nni.search_spaces.retrofit.distill import Losses, distill
+    from syno_nni.search_spaces.retrofit.warm_start import warm_start
     done: dict[str, Any] = {'weights': 'fresh'}
     started = args.checkpoint or args.pretrained or str(args.model).startswith(('local-dir:', 'hf-hub:'))
     if started:

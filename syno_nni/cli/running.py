@@ -4,10 +4,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from syno_nni.config import SearchConfig
-from syno_nni.report import text_report, write_report
-from syno_nni.run_directory import check_run_directory, load_run
-from syno_nni.run_state import RunState
+from syno_nni.run.config import SearchConfig
+from syno_nni.run.directory import check_run_directory, load_run
+from syno_nni.run.report import text_report, write_report
+from syno_nni.run.state import RunState
 
 from .progress import Progress
 
@@ -20,7 +20,7 @@ def carry_out(config: SearchConfig, run_dir: Path, *, resume: bool) -> int:
     check_run_directory(config, run_dir, resume=resume)
     from syno_nni.nas.waiting import wait_asleep
     wait_asleep(config.latency.threads)  # before torch is imported
-    from syno_nni.nas.experiment import run_search
+    from syno_nni.search.run import run_search
     with Progress(config.max_trial_number, run_dir) as progress:
         try:
             state = run_search(config, run_dir, resume=resume, listener=progress, tell=progress.tell)

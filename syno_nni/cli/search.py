@@ -4,8 +4,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from syno_nni.config import is_nnictl_file, load_config, load_yaml
-from syno_nni.run_directory import new_run_directory
+from syno_nni.run.config import is_nnictl_file, load_config, load_yaml
+from syno_nni.run.directory import new_run_directory
 
 from .arguments import SubParsers, add_run_options, with_run_options
 

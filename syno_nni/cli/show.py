@@ -84,7 +84,7 @@ def _shape(shape: list[int]) -> str:
 
 
 def _draw(operator: Operator, path: Path) -> None:
-    from syno_nni.draw import draw
+    from syno_nni.operator.draw import draw
     try:
         print(f'graph    {draw(operator, path)}')
     except OSError as error:

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     slots, excluded = find_slots(model, shape, kinds=args.kinds, include=args.include, exclude=args.exclude)
     times = None
     if args.latency:
-        from syno_nni.search_spaces.measure_slots import layer_latencies
+        from syno_nni.search_spaces.retrofit.measure_slots import layer_latencies
         times = layer_latencies(model, shape)
     rows = slot_rows(slots, excluded, times)
     print(json.dumps(rows, indent=2) if args.json else format_slot_table(rows))

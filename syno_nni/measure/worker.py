@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from syno_nni.measure.turns import take_turns
+from .turns import take_turns
 
 Run = Callable[[], np.ndarray]
 

@@ -17,16 +17,16 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from syno_nni.backbone import create_backbone
-from syno_nni.config import SearchConfig
-from syno_nni.data import Splits, load_data
-from syno_nni.layer import SynthesizedLayer
+from syno_nni.data.datasets import Splits, load_data
 from syno_nni.measure.latency import measure_pair
+from syno_nni.plan.layer import SynthesizedLayer
+from syno_nni.plan.verification import check_layers
+from syno_nni.run.config import SearchConfig
 
 from .profiler import count_macs, count_params
 from .stages import PENALTY, Progress, Reference, Rejected, gradient_norm
 from .time_limit import TrialTimeout, time_limit
 from .training import Stop, accuracy, fit
-from .verification import check_layers
 
 _log = logging.getLogger(__name__)
 _LONGEST_MESSAGE = 500

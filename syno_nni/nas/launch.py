@@ -28,7 +28,7 @@ def own_parameters() -> None:
     """
     from nni.runtime.trial_command_channel import set_default_trial_command_channel
 
-    from syno_nni.nas.channel import ExactParameterChannel
+    from .channel import ExactParameterChannel
     parser = argparse.ArgumentParser()
     parser.add_argument('--manager', default=None)
     manager = parser.parse_known_args()[0].manager

@@ -19,8 +19,8 @@ from nni.nas.strategy import Strategy
 from nni.runtime.log import silence_stdout
 from nni.tools.nnictl.config_utils import Experiments
 
-from syno_nni.config import SearchConfig
 from syno_nni.errors import EngineError
+from syno_nni.run.config import SearchConfig
 
 from .channel import SteadyCommandChannel
 from .flat_space import FlatModelSpace

@@ -12,8 +12,8 @@ from nni.nas.space import model_context
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from syno_nni.layer import SynthesizedLayer
 from syno_nni.measure.latency import PairLatency, measure_pair
+from syno_nni.plan.layer import SynthesizedLayer
 
 from .slot import ModelSpace
 

@@ -22,8 +22,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from torch.utils.data import Dataset
 
-from syno_nni.config import EvaluationConfig
 from syno_nni.measure.threads import torch_threads
+from syno_nni.run.config import EvaluationConfig
 
 from .stages import Rejected
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..evaluation import low_digits
-from ..expr import Coordinate, Iterator, MergeLeft, MergeRight, Shift, Split, Stride, Unfold, sibling
-from .concrete import ConcreteOperator, extent
+from syno_nni.operator.concrete import ConcreteOperator, extent
+from syno_nni.operator.expr import Coordinate, Iterator, MergeLeft, MergeRight, Shift, Split, Stride, Unfold, sibling
+from syno_nni.operator.orders import low_digits
+
 from .digits import digit_shift
 from .program import Program, Step
 

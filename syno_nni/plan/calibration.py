@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from ..measure.lock import measurement_lock
-from ..measure.threads import torch_threads
-from ..measure.turns import take_turns
+from syno_nni.measure.lock import measurement_lock
+from syno_nni.measure.threads import torch_threads
+from syno_nni.measure.turns import take_turns
+
 from .cache import read, remember
 from .model import Machine
 

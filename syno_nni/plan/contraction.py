@@ -11,10 +11,11 @@ from collections.abc import Iterable, Sequence
 from collections.abc import Iterator as Iter
 from dataclasses import dataclass
 
-from ..expr import Coordinate, Iterator, MergeLeft, MergeRight, Out, Shift, Unfold
-from ..size import Size
+from syno_nni.operator.concrete import extent
+from syno_nni.operator.expr import Coordinate, Iterator, MergeLeft, MergeRight, Out, Shift, Unfold
+from syno_nni.operator.size import Size
+
 from .builder import Builder, Value
-from .concrete import extent
 
 
 class _Tap(Iterator):

@@ -1,8 +1,8 @@
 """Digits of shifted numbers: the halves of a Merge over a Shift over a Split with the same block."""
 from __future__ import annotations
 
-from ..expr import Coordinate, MergeLeft, MergeRight, Shift, Split
-from .concrete import extent
+from syno_nni.operator.concrete import extent
+from syno_nni.operator.expr import Coordinate, MergeLeft, MergeRight, Shift, Split
 
 
 def digit_shift(label: Coordinate) -> bool:

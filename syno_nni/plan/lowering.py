@@ -20,10 +20,11 @@ from collections.abc import Iterable, Sequence
 from collections.abc import Iterator as Iter
 from fractions import Fraction
 
-from ..evaluation import Order, Search
-from ..expr import Coordinate, Iterator, MergeLeft, Shift, Split, Sum, Unfold, sibling
+from syno_nni.operator.concrete import ConcreteOperator, Zero, extent
+from syno_nni.operator.expr import Coordinate, Iterator, MergeLeft, Shift, Split, Sum, Unfold, sibling
+from syno_nni.operator.orders import Order, Search
+
 from .builder import Builder, Value
-from .concrete import ConcreteOperator, Zero, extent
 from .contraction import Axis, Contraction, Cycle, Partial
 from .digits import digit_shift, digits
 from .program import Program

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..evaluation import Order, Search
-from ..size import Binding
+from syno_nni.operator.concrete import ConcreteOperator, concretize
+from syno_nni.operator.orders import Order, Search
+from syno_nni.operator.size import Binding
+
 from .builder import Unreachable
-from .concrete import ConcreteOperator, concretize
 from .contraction import Partial
 from .lowering import Lowering
 from .model import Machine, seconds
@@ -18,7 +19,7 @@ from .program import Program, multiply_adds
 from .simplify import simplify
 
 if TYPE_CHECKING:
-    from ..operator import Operator
+    from syno_nni.operator import Operator
 
 T = TypeVar('T')
 BEAM = 12

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..expr import Coordinate, MergeLeft, MergeRight, Sum, sibling
+from syno_nni.operator.expr import Coordinate, MergeLeft, MergeRight, Sum, sibling
+
 from .builder import Builder, Value
 from .digits import digit_shift, digits
 

@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..environment import cpu_name
-from ..errors import MeasureError
-from ..size import Binding
+from syno_nni.environment import cpu_name
+from syno_nni.errors import MeasureError
+from syno_nni.operator.size import Binding
+
 from .cache import read, remember
 from .calibration import calibrated
 from .optimize import Plan, plans
 
 if TYPE_CHECKING:
-    from ..operator import Operator
+    from syno_nni.operator import Operator
 
 CLOSE = 1.03
 """A plan has to be this much faster than one that the cost model prefers, or the difference may be noise."""
@@ -77,10 +78,11 @@ def host_name() -> str:
 
 
 def _fastest(op: Operator, sizes: Binding, found: tuple[Plan, ...], runtime: str, seconds: float, threads: int) -> Plan:
-    from ..fused_layer import FusedLayer
-    from ..measure.lock import measurement_lock
-    from ..measure.runtimes import time_in
-    from ..measure.threads import torch_threads
+    from syno_nni.measure.lock import measurement_lock
+    from syno_nni.measure.runtimes import time_in
+    from syno_nni.measure.threads import torch_threads
+
+    from .fused_layer import FusedLayer
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(s, generator=generator) / math.sqrt(max(math.prod(s), 1)) for s in op.weight_shapes(sizes)]
     models: list[nn.Module] = []

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..errors import SpaceError
-from ..expr import Coordinate, MergeLeft, MergeRight, Out, Split, Sum
-from ..operator import Operator
-from ..size import Size, product
+from syno_nni.errors import SpaceError
+from syno_nni.operator import Operator
+from syno_nni.operator.expr import Coordinate, MergeLeft, MergeRight, Out, Split, Sum
+from syno_nni.operator.size import Size, product
+
 from .construction import REDUCE, VIEW, WEIGH, Finish, Match, Reduce, State, View, steps
 from .distance import Item, Plan
 from .randomness import Random

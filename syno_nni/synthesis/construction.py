@@ -12,11 +12,12 @@ from functools import cached_property
 from itertools import chain
 from typing import ClassVar
 
-from ..canonical import total_key
-from ..expr import Coordinate, Iterator, MergeLeft, MergeRight, Sum
-from ..formula import coordinate_text, names
-from ..operator import Operator
-from ..size import Size
+from syno_nni.operator import Operator
+from syno_nni.operator.canonical import total_key
+from syno_nni.operator.expr import Coordinate, Iterator, MergeLeft, MergeRight, Sum
+from syno_nni.operator.formula import coordinate_text, names
+from syno_nni.operator.size import Size
+
 from .digits import Boundary, boundaries, determined
 
 REDUCE, VIEW, WEIGH, FINAL = 'reduce', 'view', 'weigh', 'final'

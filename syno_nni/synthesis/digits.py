@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from ..expr import Coordinate, MergeLeft, MergeRight, Shift, Split, Unfold
-from ..size import ONE, Size
+from syno_nni.operator.expr import Coordinate, MergeLeft, MergeRight, Shift, Split, Unfold
+from syno_nni.operator.size import ONE, Size
 
 Boundary = tuple[Coordinate, Size]
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from ..size import ONE, Size, product
+from syno_nni.operator.size import ONE, Size, product
+
 from .domain import SizeDomain, partitions
 
 INFINITE = 10 ** 6

@@ -4,8 +4,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from ..errors import SpaceError
-from ..size import ONE, Binding, Size
+from syno_nni.errors import SpaceError
+from syno_nni.operator.size import ONE, Binding, Size
+
 from .limits import Limits, Variable
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import SpaceError
+from syno_nni.errors import SpaceError
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 from collections.abc import Iterator as Iter
 from typing import TYPE_CHECKING
 
-from ..expr import Coordinate, Iterator, MergeLeft, MergeRight, Out, Shift, Split, Stride, Sum, Unfold
-from ..operator import Operator
-from ..size import Size, product
+from syno_nni.operator import Operator
+from syno_nni.operator.expr import Coordinate, Iterator, MergeLeft, MergeRight, Out, Shift, Split, Stride, Sum, Unfold
+from syno_nni.operator.size import Size, product
+
 from .construction import dropped, primitives, repeats, steps
 
 if TYPE_CHECKING:

@@ -4,10 +4,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cmp_to_key
 
-from ..errors import SpaceError
-from ..expr import Coordinate, MergeLeft, MergeRight, sibling
-from ..operator import Operator
-from ..size import ONE, Size
+from syno_nni.errors import SpaceError
+from syno_nni.operator import Operator
+from syno_nni.operator.expr import Coordinate, MergeLeft, MergeRight, sibling
+from syno_nni.operator.size import ONE, Size
+
 from .construction import Action, Cut, Finish, Match, Reduce, View, Weigh
 from .digits import Run
 from .rewriting import Context, data_nodes

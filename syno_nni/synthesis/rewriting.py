@@ -10,10 +10,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..canonical import canonical_form
-from ..expr import Coordinate, Sum, substitute
-from ..operator import Operator
-from ..size import ONE, Binding, Size
+from syno_nni.operator import Operator
+from syno_nni.operator.canonical import canonical_form
+from syno_nni.operator.expr import Coordinate, Sum, substitute
+from syno_nni.operator.size import ONE, Binding, Size
 
 EXACT, PERMUTATION = 'exact', 'exact up to channel permutation'
 MAX_REWRITES = 500

@@ -16,8 +16,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from ..canonical import total_key
-from ..expr import (
+from syno_nni.operator import Operator
+from syno_nni.operator.canonical import total_key
+from syno_nni.operator.expr import (
     Coordinate,
     Iterator,
     MergeLeft,
@@ -31,9 +32,9 @@ from ..expr import (
     sibling,
     substitute,
 )
-from ..legality import used_twice
-from ..operator import Operator
-from ..size import ONE, Size, product
+from syno_nni.operator.legality import used_twice
+from syno_nni.operator.size import ONE, Size, product
+
 from .digits import Run, flat, low_digits, run_of
 from .rewriting import (
     EXACT,

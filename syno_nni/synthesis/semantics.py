@@ -32,10 +32,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..expr import Coordinate, Iterator
-from ..operator import Operator
-from ..reference import evaluate
-from ..size import Binding
+from syno_nni.operator import Operator
+from syno_nni.operator.expr import Coordinate, Iterator
+from syno_nni.operator.reference import evaluate
+from syno_nni.operator.size import Binding
+
 from .space import OperatorSpace
 
 PRIME = 2 ** 31 - 1

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import SizeError, SpaceError
-from ..expr import Coordinate, MergeLeft, MergeRight, Out, Shift, Split, Sum, Unfold
-from ..operator import Operator
-from ..size import Binding, Size, SizeLike
+from syno_nni.errors import SizeError, SpaceError
+from syno_nni.operator import Operator
+from syno_nni.operator.expr import Coordinate, MergeLeft, MergeRight, Out, Shift, Split, Sum, Unfold
+from syno_nni.operator.size import Binding, Size, SizeLike
+
 from .completion import OTHER, PART, WINDOW, Completer
 from .construction import FINAL, REDUCE, WEIGH, Action, Match, Reduce, State, View, steps
 from .distance import FREE, INFINITE, NEVER, SHIFTED, SMALL, Allowance, Item, Plan, ShapeDistance

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..expr import Coordinate, Iterator, MergeLeft, MergeRight, Out, Split, Sum, Unfold
+from syno_nni.operator.expr import Coordinate, Iterator, MergeLeft, MergeRight, Out, Split, Sum, Unfold
+
 from .construction import Finish, State, Weigh
 from .digits import determined
 from .weighing import compatible

@@ -10,8 +10,9 @@ from collections.abc import Hashable
 from collections.abc import Iterator as Iter
 from typing import TYPE_CHECKING
 
-from ..expr import Coordinate, MergeLeft, MergeRight, Out, Shift, Split, Stride, Sum, Unfold
-from ..size import Size
+from syno_nni.operator.expr import Coordinate, MergeLeft, MergeRight, Out, Shift, Split, Stride, Sum, Unfold
+from syno_nni.operator.size import Size
+
 from .construction import State, View
 from .membership import node_complaint
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from ..expr import Coordinate, MergeLeft, MergeRight, Out, Shift, Split, Stride, Sum
+from syno_nni.operator.expr import Coordinate, MergeLeft, MergeRight, Out, Shift, Split, Stride, Sum
+
 from .construction import Action, Cut, Finish, State, Weigh, dropped
 from .digits import boundaries, determined, low_digits
 

@@ -9,10 +9,11 @@ import timm
 import torch
 from torch import nn
 
-from syno_nni import classics, model_zoo
+from syno_nni import model_zoo
 from syno_nni.errors import ConfigError, SynoError, ZooError
+from syno_nni.operator import classics
 from syno_nni.search_spaces import filled_slots, slot_config
-from syno_nni.search_spaces.retrofit import retrofit
+from syno_nni.search_spaces.retrofit.retrofit import retrofit
 
 # Architecture, image size, arguments that make it small, operator.
 SMALL = {

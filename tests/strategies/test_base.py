@@ -10,11 +10,11 @@ import pytest
 
 from syno_nni.errors import ConfigError, EngineError, JournalError, SpaceError
 from syno_nni.nas.mutable import KEEP
-from syno_nni.records import Abandoned, Finished, Submitted
+from syno_nni.run.records import Abandoned, Finished, Submitted
 from syno_nni.strategies import SynoRandom, make_strategy, strategy_names
 from syno_nni.strategies import base as base_module
 
-from . import toy
+from ..testing import toy
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import pytest
 
 from syno_nni.strategies import Candidate, Outcome, SynoEvolution
 
-from . import toy
+from ..testing import toy
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from syno_nni.strategies import SynoMCTS, make_strategy
 from syno_nni.strategies.mcts import ConstructionTree
 from syno_nni.synthesis.space import OperatorSpace
 
-from . import toy
+from ..testing import toy
 
 BINDING = {'N': 1, 'C_in': 16, 'C_out': 32, 'H': 16, 'k_1': 3, 'k_2': 7, 's': 2, 'g': 8}
 
@@ -139,10 +139,10 @@ def test_proposals_are_of_the_space_and_their_notes_are_json() -> None:
 
 def test_the_same_everywhere() -> None:
     code = ('import json, sys; sys.path.insert(0, sys.argv[1]); import toy; '
-            'source = open(sys.argv[2]).read().replace("from . import toy", "import toy"); '
+            'source = open(sys.argv[2]).read().replace("from ..testing import toy", "import toy"); '
             'scope = {"__name__": "tests"}; exec(compile(source, "tests", "exec"), scope); '
             'print(json.dumps(scope["_search"](3)))')
-    command = [sys.executable, '-c', code, Path(__file__).parent, __file__]
+    command = [sys.executable, '-c', code, Path(__file__).parents[1] / 'testing', __file__]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONHASHSEED': seed})
             for seed in ('1', '2')]
     outputs = {run.communicate()[0] for run in runs}

@@ -15,7 +15,7 @@ from syno_nni.strategies import make_strategy
 from syno_nni.strategies.landscape import Evaluation, SyntheticLandscape
 from syno_nni.strategies.simulation import SimulatedEngine, simulated_space
 
-from . import toy
+from ..testing import toy
 
 BINDING = {'N': 1, 'C_in': 16, 'C_out': 32, 'H': 16, 'k_1': 3, 'k_2': 7, 's': 2, 'g': 8}
 _AXES = ('{0}', 'unfold({0}, {1}:k_1)', 'unfold({0}, {1}:k_2)', 'shift({0}, 1)', 'shift(unfold({0}, {1}:k_1), 1)')

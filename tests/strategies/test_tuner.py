@@ -11,11 +11,11 @@ import nni
 import pytest
 
 from syno_nni.errors import ConfigError, EngineError
-from syno_nni.journal import read_journal
 from syno_nni.nas.mutable import KEEP
+from syno_nni.run.journal import read_journal
 from syno_nni.strategies.tuner import SynoTuner
 
-from . import toy
+from ..testing import toy
 
 ARGS: dict[str, Any] = {'model': {'name': 'resnet10t'}, 'strategy': {'name': 'evolution', 'classArgs': {'warm_up': 2}}}
 
@@ -23,7 +23,7 @@ ARGS: dict[str, Any] = {'model': {'name': 'resnet10t'}, 'strategy': {'name': 'ev
 @pytest.fixture(autouse=True)
 def _toy_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('syno_nni.nas.mutable._space', lambda key: toy.ToySpace())
-    monkeypatch.setattr('syno_nni.nas.experiment.backbone_space', lambda config, data: toy.model_space())
+    monkeypatch.setattr('syno_nni.search.run.backbone_space', lambda config, data: toy.model_space())
     monkeypatch.setenv('NNI_LOG_DIRECTORY', str(tmp_path / 'log'))
 
 

@@ -8,11 +8,11 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from syno_nni import classics
 from syno_nni.cli.main import main
+from syno_nni.operator import classics
 from syno_nni.search_spaces import filled_slots
 
-from ..run_factory import FORMULA, make_run
+from ...testing.run_factory import FORMULA, make_run
 
 FAST = ['--image-size', '32', '--seconds', '0.05', '--threads', '1']
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
-import syno_nni.nas.experiment as experiment
+import syno_nni.search.run as experiment
 from syno_nni.cli.main import main
 from syno_nni.cli.progress import outcome_line
-from syno_nni.config import SearchConfig, load_config
-from syno_nni.run_directory import load_run, open_run
+from syno_nni.run.config import SearchConfig, load_config
+from syno_nni.run.directory import load_run, open_run
 
-from ..run_factory import make_run, submit, succeed
+from ...testing.run_factory import make_run, submit, succeed
 
 
 @pytest.fixture

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from syno_nni import classics, model_zoo
+from syno_nni import model_zoo
 from syno_nni.cli.find_operator import classic_names, find_operator
 from syno_nni.cli.main import main
 from syno_nni.errors import FormulaError
-from syno_nni.operator import Operator
-from syno_nni.run_directory import open_run
+from syno_nni.operator import Operator, classics
+from syno_nni.run.directory import open_run
 
-from ..run_factory import make_run, submit
+from ...testing.run_factory import make_run, submit
 
 
 def test_show_prints_formula_shapes_macs_and_params(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,7 +66,7 @@ def test_zoo_ids_and_candidates_of_runs_are_found(tmp_path: Path, monkeypatch: p
 
 
 def open_run_again(run: Path):
-    from syno_nni.config import load_config
+    from syno_nni.run.config import load_config
     return open_run(load_config(), run, resume=True)
 
 

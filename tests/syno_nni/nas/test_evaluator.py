@@ -12,8 +12,6 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from syno_nni.config import EvaluationConfig, SearchConfig
-from syno_nni.layer import SynthesizedLayer
 from syno_nni.nas.evaluator import OperatorEvaluator, describe
 from syno_nni.nas.flat_space import FlatModelSpace
 from syno_nni.nas.mutable import KEEP
@@ -21,9 +19,11 @@ from syno_nni.nas.profiler import LatencyProfiler, MacsProfiler, ParamsProfiler,
 from syno_nni.nas.stages import Reference
 from syno_nni.nas.training import accuracy, fit, make_schedule
 from syno_nni.operator import Operator
+from syno_nni.plan.layer import SynthesizedLayer
+from syno_nni.run.config import EvaluationConfig, SearchConfig
 from syno_nni.search_spaces.backbone import BackboneSpace
 
-from ...strategies import toy
+from ...testing import toy
 
 POINTWISE = str(Operator.parse('out[n:N, o:C_out, h:H, w:H] = sum[c:C_in] in[n, c, h, w] * w1[o, c]'))
 CONFIG = {

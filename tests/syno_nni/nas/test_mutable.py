@@ -18,7 +18,7 @@ from syno_nni.nas.flat_space import FlatModelSpace
 from syno_nni.nas.mutable import GRID_LIMIT, KEEP, OperatorChoice, operator_pool, operator_space
 from syno_nni.nas.slot import ModelSpace, OperatorSlot
 
-from ...strategies import toy
+from ...testing import toy
 
 FORMULAS = [str(op) for op in toy.OPERATORS.values()]
 

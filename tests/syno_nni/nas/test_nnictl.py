@@ -15,10 +15,10 @@ import psutil
 import pytest
 import yaml
 
-from syno_nni.journal import read_journal
 from syno_nni.nas.manager import end_process_tree, free_port
+from syno_nni.run.journal import read_journal
 
-from .browser import CHROMIUM, look_at_web_ui
+from ...testing.browser import CHROMIUM, look_at_web_ui
 
 FILE: dict[str, Any] = {
     'experimentName': 'two operators', 'searchSpace': {'operator': {'_type': 'choice', '_value': ['synthesized']}},

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from syno_nni.errors import ConfigError
-from syno_nni.nas.experiment import run_search
 from syno_nni.nas.manager import end_process_tree, free_port
+from syno_nni.search.run import run_search
 
-from ...strategies import toy
-from .searching import make_config
+from ...testing import toy
+from ...testing.searching import make_config
 
 SSHD = shutil.which('sshd', path='/usr/sbin:/usr/local/sbin:/usr/bin')
 

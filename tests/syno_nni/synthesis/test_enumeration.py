@@ -14,8 +14,8 @@ import pytest
 
 import syno_nni as sn
 from syno_nni.errors import GraphError
-from syno_nni.expr import Coordinate, MergeLeft, MergeRight, Out, Shift, Split, Sum, Unfold
-from syno_nni.size import ONE, Size
+from syno_nni.operator.expr import Coordinate, MergeLeft, MergeRight, Out, Shift, Split, Sum, Unfold
+from syno_nni.operator.size import ONE, Size
 from syno_nni.synthesis import Variable
 from syno_nni.synthesis.construction import State, primitives, steps
 from syno_nni.synthesis.limits import Limits

@@ -9,11 +9,11 @@ import pytest
 
 import syno_nni as sn
 from syno_nni.errors import SynoError
-from syno_nni.legality import check
+from syno_nni.operator.legality import check
 from syno_nni.synthesis.rules import EXACT, PERMUTATION, RULES, Context, Rule, normalize
 from syno_nni.synthesis.semantics import Terms, dimension, fits, span_digest, terms
 
-from ..random_operators import SIZES, random_operator
+from ...testing.random_operators import SIZES, random_operator
 
 TINY = {'N': 1, 'C_in': 4, 'C_out': 4, 'H': 4, 'k_1': 3, 'k_2': 5, 's': 2, 'g': 3}
 WIDE = {**TINY, 'C_in': 8, 'C_out': 8, 'H': 8}

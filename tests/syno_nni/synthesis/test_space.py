@@ -10,12 +10,12 @@ import yaml
 
 import syno_nni as sn
 from syno_nni.errors import SpaceError, SynoError
-from syno_nni.legality import check
+from syno_nni.operator.legality import check
 from syno_nni.synthesis.construction import State, steps
 from syno_nni.synthesis.presets import PRESETS
 from syno_nni.synthesis.spreading import MacsBound
 
-from .. import published
+from ...testing import published
 
 RATIO = (0.15, 0.9)
 

@@ -1,0 +1,12 @@
+from .filled_slot import FilledSlot as FilledSlot
+from .retrofit import apply_slot_config as apply_slot_config
+from .retrofit import filled_slots as filled_slots
+from .retrofit import retrofit as retrofit
+from .retrofit import slot_config as slot_config
+from .slot_table import format_slot_table as format_slot_table
+from .slot_table import slot_rows as slot_rows
+from .slots import Excluded as Excluded
+from .slots import Slot as Slot
+from .slots import bindings as bindings
+from .slots import find_slots as find_slots
+from .slots import group_slots as group_slots

@@ -1,0 +1,285 @@
+"""Put operators into the slots of a model: any timm name, any torch module.
+
+>>> fast = retrofit(model, classics.grouped_conv2d(), example_input=(1, 3, 224, 224))    # one operator for all slots
+>>> fast = retrofit(model, {'layer4.*': op, 'pointwise': other, 'layer1.0.conv1': 'keep'})
+
+A retrofitted model is saved as data, :func:`slot_config` beside a ``state_dict``, and comes back without running
+anything: :func:`apply_slot_config` on a freshly built original, then ``load_state_dict``.
+"""
+from __future__ import annotations
+
+import copy
+import fnmatch
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from syno_nni.errors import SlotError, SynoError
+from syno_nni.operator import Operator
+from syno_nni.search_spaces.filled_slot import FilledSlot, misfit
+from syno_nni.search_spaces.slots import KINDS, Excluded, Slot, choose, did_you_mean, survey
+from syno_nni.search_spaces.trace import LAYERS, Example, example_of
+
+FORMAT = 1
+"""Version of what :func:`slot_config` writes."""
+
+Filling = Operator | str
+Fillings = Filling | Mapping[str, Filling | None]
+
+
+def retrofit(model: nn.Module, op_or_mapping: Fillings, example_input: Example = None, *,
+             slots: Sequence[Slot] | None = None, kinds: str | Collection[str] | None = None,
+             coefficients: Mapping[str, int | str] | None = None,
+             on_misfit: Literal['error', 'keep'] = 'error', check: bool = True) -> nn.Module:
+    """A copy of ``model`` with operators in its slots.
+
+    Args:
+        model: any module; it is not changed.
+        op_or_mapping: an operator or a formula for all slots, or a mapping from slot names, name patterns
+            (``layer3.*``) or kinds (``pointwise``) to operators, formulas or ``'keep'``. A name wins over a pattern,
+            a pattern over a kind, and of two patterns the first. Slots that nothing names keep their layer.
+        example_input: as in :func:`~syno_nni.search_spaces.slots.find_slots`.
+        slots: the slots to choose from, with their bindings, when they were found before.
+        kinds: kinds of slots to choose from. By default those of
+            :func:`~syno_nni.search_spaces.slots.default_kinds`, and any that the mapping names itself.
+        coefficients: as in :func:`~syno_nni.search_spaces.slots.find_slots`.
+        on_misfit: whether a slot that an operator does not fit is an error, or keeps its layer.
+        check: run the result once, to see that every operator is reached and shapes come out right.
+
+    Returns:
+        The new model in the mode (training or not), types and devices of the old one. Operators have fresh weights;
+        biases are copied.
+
+    Raises:
+        SlotError: the model has no slot, a name is unknown, or an operator does not fit.
+    """
+    mapping = _as_mapping(op_or_mapping)
+    # Slots found before come without the input they were found on.
+    check = check and (slots is None or example_input is not None)
+    if slots is None:
+        slots, excluded = _slots_for(model, mapping, example_input, kinds, coefficients)
+    else:
+        slots, excluded = list(slots), []
+    filling = assign(mapping, slots, excluded, on_misfit=on_misfit) if slots or '*' not in mapping else {}
+    if not filling:
+        raise SlotError(_nothing_filled(model, slots, excluded))
+    result = copy.deepcopy(model)
+    for slot in slots:
+        if slot.name in filling:
+            _replace(result, (slot.name, *slot.aliases), FilledSlot.of(filling[slot.name], slot))
+    if check:
+        check_retrofit(model, result, example_input)
+    return result
+
+
+def assign(mapping: Mapping[str, Operator | None], slots: Sequence[Slot], excluded: Sequence[Excluded] = (), *,
+           on_misfit: Literal['error', 'keep'] = 'error') -> dict[str, Operator]:
+    """Which operator fills which slot, by slot name; kept slots are left out. ``None`` in the mapping means keep.
+
+    Raises:
+        SlotError: a key of the mapping names nothing, or an operator does not fit its slot.
+    """
+    for key in mapping:
+        if not any(_rank(key, slot) is not None for slot in slots) and key not in KINDS:
+            raise SlotError(_unknown(key, slots, excluded))
+    filling: dict[str, Operator] = {}
+    for slot in slots:
+        ranked = [(rank, key) for key in mapping if (rank := _rank(key, slot)) is not None]
+        op = mapping[min(ranked, key=lambda pair: pair[0])[1]] if ranked else None
+        if op is None:
+            continue
+        reason = misfit(op, slot)
+        if not reason:
+            filling[slot.name] = op
+        elif on_misfit == 'error':
+            raise SlotError(f'operator {op.id} does not fit slot {slot.name} ({slot.kind}): {reason}; '
+                            "choose other slots, or pass on_misfit='keep'")
+    return filling
+
+
+def check_retrofit(model: nn.Module, result: nn.Module, example_input: Example = None) -> None:
+    """Run the retrofitted model once in evaluation mode.
+
+    Raises:
+        SlotError: it fails, an operator is not reached, or the output shapes are not the original's.
+    """
+    args, kwargs = example_of(model, example_input)
+    reached: set[nn.Module] = set()
+    handles = [m.register_forward_hook(lambda m, *_: reached.add(m)) for m in filled_slots(result).values()]
+    flags = {m: m.training for m in (*model.modules(), *result.modules())}
+    try:
+        with torch.no_grad():
+            want, got = model.eval()(*args, **kwargs), None
+            try:
+                got = result.eval()(*args, **kwargs)
+            except SynoError:
+                raise
+            except Exception as error:
+                raise SlotError(f'the retrofitted {type(model).__name__} does not run ({type(error).__name__}: '
+                                f'{error}); its code may use a replaced layer other than by calling it') from error
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, flag in flags.items():
+            module.training = flag
+    lost = [name for name, m in filled_slots(result).items() if m not in reached]
+    if lost:
+        raise SlotError(f'the model holds {lost[0]} also outside its registered modules, so it cannot be replaced; '
+                        'keep this layer')
+    if isinstance(want, torch.Tensor) and (not isinstance(got, torch.Tensor) or got.shape != want.shape):
+        raise SlotError(f'the retrofitted model returns {getattr(got, "shape", type(got).__name__)} '
+                        f'instead of {want.shape}')
+
+
+def filled_slots(model: nn.Module) -> dict[str, FilledSlot]:
+    """The operators in a retrofitted model by slot name."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, FilledSlot)}
+
+
+def slot_config(model: nn.Module) -> dict[str, Any]:
+    """What was put where, as JSON-able data: ``{'format': 1, 'slots': {name: {formula, sizes, stride, ...}}}``.
+
+    Together with the ``state_dict`` it is all of a retrofitted model.
+    """
+    names: dict[FilledSlot, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, FilledSlot):
+            names.setdefault(module, []).append(name)
+    return {'format': FORMAT, 'slots': {first: module.config() | ({'aliases': others} if others else {})
+                                        for module, (first, *others) in names.items()}}
+
+
+def apply_slot_config(model: nn.Module, config: Mapping[str, Any], *, inplace: bool = False) -> nn.Module:
+    """Rebuild a retrofitted model from its original architecture and :func:`slot_config`, without running it.
+
+    The weights are fresh: load the ``state_dict`` afterwards.
+
+    Args:
+        model: the original architecture; a copy is changed unless ``inplace``.
+
+    Raises:
+        SlotError: the configuration is malformed, of a newer format, or for another architecture.
+    """
+    if not isinstance(config, Mapping) or not isinstance(config.get('slots'), Mapping):
+        raise SlotError("a slot configuration is a mapping with 'format' and 'slots', as slot_config() returns it")
+    if config.get('format') != FORMAT:
+        raise SlotError(f'slot configuration of format {config.get("format")!r}, this version reads {FORMAT}')
+    modules = dict(model.named_modules(remove_duplicate=False))
+    filled: dict[str, FilledSlot] = {}
+    for name, entry in config['slots'].items():
+        old = modules.get(name)
+        if not isinstance(old, (*LAYERS, FilledSlot)):
+            raise SlotError(f'slot {name!r} is no convolution or linear layer of {type(model).__name__}: another '
+                            f'architecture?{did_you_mean(name, modules)}')
+        try:
+            filled[name] = FilledSlot.from_config(entry)
+        except SynoError as error:
+            raise SlotError(f'slot {name!r}: {error}') from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise SlotError(f'slot {name!r}: malformed entry ({type(error).__name__}: {error}), want formula, sizes, '
+                            'stride, input_size, bias and layout as slot_config() returns them') from error
+        have, want = _channels(old), (filled[name].in_channels, filled[name].out_channels)
+        if have != want:
+            raise SlotError(f'slot {name!r} maps {have[0]} channels to {have[1]}, its entry {want[0]} to {want[1]}: '
+                            'another architecture?')
+    result = model if inplace else copy.deepcopy(model)
+    for name, module in filled.items():
+        _replace(result, (name, *config['slots'][name].get('aliases', ())), module)
+    return result
+
+
+# --- choosing --------------------------------------------------------------------------------------------------------
+
+def _as_mapping(op_or_mapping: Fillings) -> dict[str, Operator | None]:
+    if isinstance(op_or_mapping, (Operator, str)):
+        op_or_mapping = {'*': op_or_mapping}
+    if not isinstance(op_or_mapping, Mapping) or not op_or_mapping:
+        raise SlotError('give an operator, a formula, or a mapping from slot names, patterns or kinds to them, '
+                        f'got {op_or_mapping!r}')
+    mapping: dict[str, Operator | None] = {}
+    for key, value in op_or_mapping.items():
+        if value is None or value == 'keep':
+            mapping[key] = None
+        elif isinstance(value, str):
+            mapping[key] = Operator.parse(value).canonical
+        elif isinstance(value, Operator):
+            mapping[key] = value
+        else:
+            raise SlotError(f"{key!r} maps to {type(value).__name__}, want an Operator, a formula or 'keep'")
+    return mapping
+
+
+def _slots_for(model: nn.Module, mapping: Mapping[str, Operator | None], example_input: Example,
+               kinds: str | Collection[str] | None, coefficients: Mapping[str, int | str] | None,
+               ) -> tuple[list[Slot], list[Excluded]]:
+    """The slots of the wanted kinds, and those that the mapping names itself, all with one number of groups."""
+    found = survey(model, example_input)
+    slots, excluded = choose(found, kinds='auto' if kinds is None else kinds, coefficients=coefficients)
+    if kinds is not None:
+        return slots, excluded
+    chosen = {s.name for s in slots}
+    extra = [s.name for s in found if isinstance(s, Slot) and s.name not in chosen
+             and any(key == s.kind or key in (s.name, *s.aliases) for key in mapping)]
+    if extra:
+        wanted = [s if isinstance(s, Excluded) or s.name in chosen or s.name in extra else
+                  Excluded(s.name, 'not selected', s.kind, s.macs, s.share, s.module_type) for s in found]
+        slots, excluded = choose(wanted, kinds='all', coefficients=coefficients)
+    return slots, excluded
+
+
+def _rank(key: str, slot: Slot) -> int | None:
+    """How specifically a key of the mapping means the slot: 0 by name, 1 by pattern, 2 by kind, None not at all."""
+    names = (slot.name, *slot.aliases)
+    if key in names:
+        return 0
+    if any(fnmatch.fnmatchcase(n, key) for n in names):
+        return 1
+    return 2 if key == slot.kind else None
+
+
+def _unknown(key: str, slots: Sequence[Slot], excluded: Sequence[Excluded]) -> str:
+    for layer in excluded:
+        if key != '*' and fnmatch.fnmatchcase(layer.name, key):
+            hint = "; name it in full or pass kinds='all'" if 'not among the kinds' in layer.reason else ''
+            return f'no operator can go into {layer.name}: {layer.reason}{hint}'
+    names = [s.name for s in slots]
+    return f'no slot is called or matches {key!r}{did_you_mean(key, names)}; `syno-nni slots` lists the slots'
+
+
+def _nothing_filled(model: nn.Module, slots: Sequence[Slot], excluded: Sequence[Excluded]) -> str:
+    if slots:
+        return f'the mapping keeps all {len(slots)} slots of {type(model).__name__}'
+    why = dict.fromkeys(f'{e.name}: {e.reason}' for e in excluded)
+    return f'{type(model).__name__} has no slot' + (f' ({"; ".join(list(why)[:3])})' if why else
+                                                   ': it has no convolution or linear layer')
+
+
+# --- replacing -------------------------------------------------------------------------------------------------------
+
+def _replace(model: nn.Module, names: Sequence[str], filled: FilledSlot) -> None:
+    """Put ``filled`` in the place of the layer that the model holds under ``names``."""
+    old = model.get_submodule(names[0])
+    like = next((p for p in old.parameters() if p.is_floating_point()), None)
+    if like is not None:
+        filled.to(device=like.device, dtype=like.dtype)
+    bias = getattr(old, 'bias', None)
+    if filled.bias is not None and bias is not None:
+        with torch.no_grad():
+            filled.bias.copy_(bias)
+    filled.train(old.training)
+    for name in names:
+        parent, _, child = name.rpartition('.')
+        setattr(model.get_submodule(parent), child, filled)
+    if 'timm' in sys.modules:
+        # One node in timm's fx graphs (feature extraction): nothing inside a slot is a feature of the model.
+        from timm.layers import register_notrace_module
+        register_notrace_module(FilledSlot)
+
+
+def _channels(module: Any) -> tuple[int, int]:
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    return module.in_channels, module.out_channels

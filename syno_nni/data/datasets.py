@@ -1,0 +1,284 @@
+"""Datasets: training, validation and test splits of images, as torch datasets of ``(float32 [C, H, W], label)``.
+
+===============  ==============================================================================================
+``digits``       scikit-learn's 1797 handwritten digits (8x8); needs no files
+``fashion-mnist``  70000 28x28 images in IDX files: Debian's ``apt-get install dataset-fashion-mnist`` puts them into
+                 ``/usr/share/datasets/fashion-mnist``; ``data.path`` may name another folder (torchvision's too)
+``cifar10``, ``cifar100``  60000 32x32 images in ``data.path``: the *binary* version of the dataset's home page
+``imagefolder``  one folder per class below ``data.path`` or below its ``train``, ``val`` and ``test`` folders
+===============  ==============================================================================================
+
+Splits are deterministic. ``data.seed`` only decides what of the training images becomes the validation split; the test
+split never depends on it. Pixels are normalized with the training split's mean and standard deviation (ImageNet's for
+``imagefolder``).
+"""
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset, Subset
+
+from syno_nni.errors import DataError
+from syno_nni.run.config import DataConfig
+
+FASHION_MNIST_PATHS = ('/usr/share/datasets/fashion-mnist', '~/.cache/fashion-mnist')
+"""Where Fashion-MNIST is looked for when ``data.path`` does not say."""
+_RESIZE_FROM = 1.5
+"""Enlarging by less than this pads with black instead, which keeps the pixels."""
+_TEST_SEED = 0
+_MAX_IDX_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three splits of a dataset. ``source`` says in words where the images come from."""
+    train: Dataset
+    val: Dataset
+    test: Dataset
+    num_classes: int
+    channels: int
+    image_size: int
+    source: str
+
+    def summary(self) -> str:
+        """One line: sizes, classes and source."""
+        sizes = ' / '.join(str(len(split)) for split in (self.train, self.val, self.test))  # type: ignore[arg-type]
+        return (f'{self.source}: {sizes} train / val / test images, {self.num_classes} classes, '
+                f'{self.channels}x{self.image_size}x{self.image_size}')
+
+
+def load_data(config: DataConfig) -> Splits:
+    """The splits that ``config`` describes.
+
+    Raises:
+        DataError: files are missing or malformed; the message says how to get them.
+    """
+    match config.name:
+        case 'digits':
+            return _digits(config)
+        case 'fashion-mnist':
+            return _fashion_mnist(config)
+        case 'imagefolder':
+            return _image_folder(config)
+        case _:
+            return _cifar(config)
+
+
+class ImageArray(Dataset):
+    """Images in memory as bytes, ``[n, c, h, w]``, prepared when they are read: resized to ``image_size``, normalized,
+    and given the wanted number of channels (1 or 3). Whole batches are prepared at once."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, config: DataConfig,
+                 statistics: tuple[Tensor, Tensor]) -> None:
+        self._images = torch.from_numpy(np.array(images))  # a copy: it must be writable
+        self._labels = torch.from_numpy(labels.astype(np.int64))
+        self._size, self._channels = config.image_size, config.channels
+        self._mean, self._std = statistics
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """What torch's DataLoader calls for a batch."""
+        chosen = torch.as_tensor(indices)
+        images = self._images[chosen].float().div_(255)
+        if images.shape[1] > self._channels:
+            images = images.mean(1, keepdim=True)
+        images = _to_size((images - self._mean) / self._std, self._size, -self._mean / self._std)
+        images = images.expand(-1, self._channels, -1, -1)
+        return list(zip(images, self._labels[chosen], strict=True))
+
+
+def _to_size(images: Tensor, size: int, black: Tensor) -> Tensor:
+    """``[n, c, h, w]`` to ``[n, c, size, size]``: small enlargements pad with ``black``, others interpolate."""
+    height, width = images.shape[2:]
+    if (height, width) == (size, size):
+        return images
+    if max(height, width) <= size < _RESIZE_FROM * min(height, width):
+        framed = black.expand(len(images), images.shape[1], size, size).clone()
+        top, left = (size - height) // 2, (size - width) // 2
+        framed[:, :, top:top + height, left:left + width] = images
+        return framed
+    return functional.interpolate(images, (size, size), mode='bilinear', antialias=True)
+
+
+# --- the datasets ----------------------------------------------------------------------------------------------------
+
+def _digits(config: DataConfig) -> Splits:
+    from sklearn.datasets import load_digits
+    bunch = load_digits()
+    images = (bunch.images * (255 / 16)).round().astype(np.uint8)[:, None]
+    rest, test = _carve(bunch.target, len(images) // 5, _TEST_SEED)
+    return _array_splits((images[rest], bunch.target[rest]), (images[test], bunch.target[test]), config,
+                         'scikit-learn digits')
+
+
+def _fashion_mnist(config: DataConfig) -> Splits:
+    folder = _fashion_mnist_folder(config.path)
+    train, test = ((_read_idx(folder, f'{part}-images-idx3-ubyte', 3)[:, None],
+                    _read_idx(folder, f'{part}-labels-idx1-ubyte', 1)) for part in ('train', 't10k'))
+    for images, labels in (train, test):
+        if len(images) != len(labels) or not len(labels) or labels.max() > 9:
+            raise DataError(f'{folder}: {len(images)} images and {len(labels)} labels do not fit each other; get the '
+                            'files anew')
+    return _array_splits(train, test, config, f'Fashion-MNIST in {folder}')
+
+
+def _fashion_mnist_folder(path: str | None) -> Path:
+    roots = [Path(p).expanduser() for p in ([path] if path else FASHION_MNIST_PATHS)]
+    for root in roots:
+        for folder in (root, root / 'FashionMNIST' / 'raw', root / 'raw'):
+            if any((folder / f'train-images-idx3-ubyte{end}').is_file() for end in ('.gz', '')):
+                return folder
+    raise DataError(f'Fashion-MNIST is not in {" or ".join(map(str, roots))}: on Debian and Ubuntu, apt-get install '
+                    'dataset-fashion-mnist; elsewhere, put the four *-ubyte.gz files into a folder and name it in '
+                    'data.path')
+
+
+def _read_idx(folder: Path, name: str, rank: int) -> np.ndarray:
+    """The bytes of an IDX file, gzipped or not."""
+    path = folder / f'{name}.gz'
+    try:
+        if path.is_file():
+            with gzip.open(path) as file:
+                data = file.read(_MAX_IDX_BYTES)
+        else:
+            path = folder / name
+            data = path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f'{path}: cannot read: {getattr(error, "strerror", None) or error}') from None
+    head = 4 + 4 * rank
+    shape = tuple(int(n) for n in np.frombuffer(data[4:head], '>u4')) if len(data) >= head else ()
+    if data[:4] != bytes((0, 0, 8, rank)) or len(data) - head != int(np.prod(shape, dtype=object)):
+        raise DataError(f'{path}: not an IDX file of {rank}-dimensional bytes, or cut off; get it anew')
+    return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
+
+
+def _cifar(config: DataConfig) -> Splits:
+    fine = config.name == 'cifar100'
+    folder = Path(config.path or '.').expanduser()
+    inner = folder / ('cifar-100-binary' if fine else 'cifar-10-batches-bin')
+    folder = inner if inner.is_dir() else folder
+    parts = ['train.bin'] if fine else [f'data_batch_{i}.bin' for i in range(1, 6)]
+    train = [_read_cifar(folder / part, 2 if fine else 1) for part in parts]
+    joined = np.concatenate([i for i, _ in train]), np.concatenate([t for _, t in train])
+    test = _read_cifar(folder / ('test.bin' if fine else 'test_batch.bin'), 2 if fine else 1)
+    return _array_splits(joined, test, config, f'{config.name} in {folder}', 100 if fine else 10)
+
+
+def _read_cifar(path: Path, label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
+    record = label_bytes + 3 * 32 * 32
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise DataError(f'{path}: cannot read: {error.strerror}; unpack the binary version of CIFAR there (the Python '
+                        'version holds pickles, which can run code and are not read)') from None
+    if not len(data) or len(data) % record:
+        raise DataError(f'{path}: {len(data)} bytes are no whole number of {record}-byte records; get it anew')
+    rows = data.reshape(-1, record)
+    return rows[:, label_bytes:].reshape(-1, 3, 32, 32), rows[:, label_bytes - 1]
+
+
+def _image_folder(config: DataConfig) -> Splits:
+    root = Path(config.path or '.').expanduser()
+    if not root.is_dir():
+        raise DataError(f'no image folder {root}: set data.path to a folder with one folder of images per class')
+    if not (root / 'train').is_dir():
+        whole = _open_folder(root, config)
+        rest, test = _carve(np.array(whole.targets), len(whole) * 3 // 20, _TEST_SEED)
+        parts = whole, rest, Subset(whole, test.tolist())
+    else:
+        whole = _open_folder(root / 'train', config)
+        has_val, has_test = ((root / part).is_dir() for part in ('val', 'test'))
+        if not has_val and not has_test:
+            raise DataError(f'{root} has train/ but neither val/ nor test/: add one of them')
+        test_set = _open_folder(root / ('test' if has_test else 'val'), config, whole.classes)
+        if has_val and has_test:
+            val_set = _open_folder(root / 'val', config, whole.classes)
+            return Splits(_first(whole, np.arange(len(whole)), config.train_samples, config.seed),
+                          _first(val_set, np.arange(len(val_set)), config.val_samples, config.seed), test_set,
+                          len(whole.classes), config.channels, config.image_size, f'images in {root}')
+        parts = whole, np.arange(len(whole)), test_set
+    whole, rest, test_set = parts
+    train, val = _train_and_val(np.array(whole.targets)[rest], config)
+    return Splits(Subset(whole, rest[train].tolist()), Subset(whole, rest[val].tolist()), test_set,
+                  len(whole.classes), config.channels, config.image_size, f'images in {root}')
+
+
+def _open_folder(folder: Path, config: DataConfig, classes: Sequence[str] | None = None) -> Any:
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+    steps = [transforms.Resize(config.image_size), transforms.CenterCrop(config.image_size)]
+    steps += [transforms.Grayscale()] if config.channels == 1 else []
+    steps += [transforms.ToTensor(), transforms.Normalize(*(((0.449,), (0.226,)) if config.channels == 1 else
+                                                             ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))))]
+    try:
+        found = ImageFolder(str(folder), transforms.Compose(steps))
+    except (OSError, RuntimeError) as error:
+        raise DataError(f'{folder}: {" ".join(str(error).split())}') from None
+    if classes is not None and found.classes != list(classes):
+        odd = sorted(set(found.classes) ^ set(classes))
+        raise DataError(f'{folder}: its classes differ from those of train/: {", ".join(odd[:5])}')
+    return found
+
+
+# --- splitting -------------------------------------------------------------------------------------------------------
+
+def _array_splits(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], config: DataConfig,
+                  source: str, num_classes: int = 10) -> Splits:
+    images, labels = train
+    chosen, held_out = _train_and_val(labels, config)
+    sample = images[chosen].astype(np.float32) / 255
+    if config.channels == 1:
+        sample = sample.mean(axis=1, keepdims=True)
+    mean, std = (torch.from_numpy(f(sample, axis=(0, 2, 3))).view(-1, 1, 1) for f in (np.mean, np.std))
+    statistics = mean, std.clamp(min=1e-3)
+    return Splits(ImageArray(images[chosen], labels[chosen], config, statistics),
+                  ImageArray(images[held_out], labels[held_out], config, statistics),
+                  ImageArray(*test, config, statistics), num_classes, config.channels, config.image_size, source)
+
+
+def _train_and_val(labels: np.ndarray, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the training and validation images: ``valSamples`` (a sixth by default) are held out."""
+    held_out = config.val_samples or len(labels) // 6
+    wanted = config.train_samples or len(labels) - held_out
+    if held_out < 1 or held_out + wanted > len(labels):
+        raise DataError(f'data.trainSamples + data.valSamples = {wanted} + {held_out}, but there are only '
+                        f'{len(labels)} images to train and validate with')
+    train, val = _carve(labels, held_out, config.seed)
+    return train[:wanted], val
+
+
+def _first(dataset: Any, indices: np.ndarray, wanted: int | None, seed: int) -> Dataset:
+    if wanted is None or wanted >= len(indices):
+        return dataset
+    return Subset(dataset, np.random.RandomState(seed).permutation(indices)[:wanted].tolist())
+
+
+def _carve(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shuffled indices split into ``(rest, chosen)``, with ``size`` chosen so that classes keep their shares.
+
+    numpy promises that RandomState's streams never change, so neither do the splits.
+    """
+    random = np.random.RandomState(seed)
+    shuffled = random.permutation(len(labels))
+    # Position within the class, in [0, 1): a cut through it takes the same share of every class.
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = shuffled[labels[shuffled] == label]
+        place[members] = (np.arange(len(members)) + random.random_sample()) / len(members)
+    chosen = np.zeros(len(labels), dtype=bool)
+    chosen[shuffled[np.argsort(place[shuffled], kind='stable')[:size]]] = True
+    return shuffled[~chosen[shuffled]], shuffled[chosen[shuffled]]

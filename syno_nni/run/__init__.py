@@ -1,0 +1,1 @@
+"""A run: experiment file, journal, state, run directory, report."""

@@ -1,0 +1,66 @@
+"""What the stages of evaluation cost, whom they stopped, and how well the cheap ones foretell the final accuracy."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+
+from .state import Candidate, RunState
+
+_SECONDS = '_seconds'
+_PREDICTORS = ('proxy_accuracy', 'gradient_norm', 'params', 'macs')
+_FEWEST = 5
+# A rank correlation of fewer says nothing.
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One stage: how many operators reached it, how many it rejected, and the seconds that it took."""
+    name: str
+    reached: int
+    rejected: int
+    median_s: float
+    total_s: float
+
+
+def stage_costs(state: RunState) -> list[StageCost]:
+    """The stages in the order of evaluation; those that no operator reached are left out."""
+    operators = state.operators
+    names = dict.fromkeys(key.removesuffix(_SECONDS) for c in operators for key in c.metrics if key.endswith(_SECONDS))
+    for candidate in operators:
+        if rejected_by(candidate) is not None:
+            names.setdefault(rejected_by(candidate))
+    rows = []
+    for name in sorted(names, key=_order):
+        rejected = [c for c in operators if rejected_by(c) == name]
+        seconds = [c.metrics[name + _SECONDS] for c in operators if name + _SECONDS in c.metrics]
+        # A filter ahead of the trials keeps no time of its own.
+        unstarted = sum(name + _SECONDS not in c.metrics for c in rejected)
+        rows.append(StageCost(name, len(seconds) + unstarted, len(rejected), median(seconds) if seconds else 0.0, sum(seconds)))
+    return rows
+
+
+def _order(name: str) -> tuple[int, str]:
+    known = ('size', 'latency', 'proxy', 'train')
+    return (known.index(name) if name in known else len(known)), name
+
+
+def rejected_by(candidate: Candidate) -> str | None:
+    """The stage that rejected a candidate, or None."""
+    if candidate.error is None or candidate.error.kind != 'rejected':
+        return None
+    return str(candidate.metrics.get('stage', 'size'))
+
+
+def rank_correlations(state: RunState) -> dict[str, tuple[float, int]]:
+    """Spearman's rank correlation of each cheap number with the final validation accuracy, and over how many operators.
+
+    Only operators that were trained to the end have both, so what was rejected is not in it.
+    """
+    from scipy.stats import spearmanr
+    found = {}
+    for name in _PREDICTORS:
+        pairs = [(c.metrics[name], c.metrics['accuracy']) for c in state.succeeded
+                 if name in c.metrics and 'accuracy' in c.metrics]
+        if len(pairs) >= _FEWEST and all(len(set(values)) > 1 for values in zip(*pairs)):
+            found[name] = (float(spearmanr(*zip(*pairs)).statistic), len(pairs))
+    return found

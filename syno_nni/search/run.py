@@ -1,0 +1,157 @@
+"""The search: from an experiment file to a finished run directory.
+
+This is where the parts meet: it imports the model space and the strategies, which no other module here does.
+"""
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nni.nas.strategy import Strategy
+from nni.nas.strategy.middleware import Chain
+from pydantic.alias_generators import to_snake
+
+from syno_nni.data.datasets import Splits
+from syno_nni.errors import ConfigError, JournalError, MeasureError
+from syno_nni.measure.runtimes import missing
+from syno_nni.nas.evaluator import OperatorEvaluator
+from syno_nni.nas.filters import ProfilerFilter
+from syno_nni.nas.flat_space import FlatModelSpace
+from syno_nni.nas.manager import check_port
+from syno_nni.nas.nni_experiment import make_experiment, run_experiment
+from syno_nni.nas.profiler import MacsProfiler, ParamsProfiler
+from syno_nni.nas.signals import interruptible
+from syno_nni.nas.slot import ModelSpace
+from syno_nni.nas.waiting import wait_asleep
+from syno_nni.run.config import SearchConfig
+from syno_nni.run.directory import open_run
+from syno_nni.run.journal import Journal, Listener
+from syno_nni.run.records import Ended, Tested
+from syno_nni.run.state import BASELINE, RunState
+
+if TYPE_CHECKING:
+    from syno_nni.strategies import SynoStrategy
+
+_log = logging.getLogger(__name__)
+
+
+def run_search(config: SearchConfig, run_dir: Path, *, resume: bool = False, listener: Listener | None = None,
+               tell: Callable[[str], None] = print) -> RunState:
+    """Search by an experiment file, or go on with a search, and return what is known in the end.
+
+    The winner and the baseline are then trained once more, by the same recipe, for their accuracy on the test split.
+
+    Args:
+        config: of the search. Resuming wants the one it began with, but for budget, engine and port.
+        run_dir: of the run; made when new.
+        resume: go on with the run in ``run_dir``.
+        listener: called with every journal record and the state after it.
+        tell: gets a line of text for people now and then: data, slots, the address of the web UI.
+
+    Raises:
+        SynoError: of several kinds, with a message of one line, for whatever is wrong with the input; nothing is
+            changed then. An :class:`EngineError` when NNI fails later: the run can be resumed.
+        KeyboardInterrupt: SIGINT or SIGTERM stopped the search; it can be resumed.
+    """
+    if config.engine != 'sequential':
+        check_port(config.port)
+    for machine in config.machine_list if config.engine == 'remote' else ():
+        if not Path(machine.ssh_key_file).expanduser().is_file():
+            raise ConfigError(f'machineList: there is no SSH key {machine.ssh_key_file} for {machine.user}@{machine.host}')
+    if config.latency.image_size not in (None, config.data.image_size):
+        raise ConfigError(f'latency.imageSize: {config.latency.image_size} differs from data.imageSize, '
+                          f'{config.data.image_size}: the operators of a run are made for one size')
+    if lacking := missing(config.latency.runtime):
+        raise MeasureError(f'latency.runtime: {config.latency.runtime} needs {lacking}')
+    wait_asleep(config.latency.threads)
+    evaluator = OperatorEvaluator(config.to_dict())
+    tell(evaluator.data.summary())
+    space = backbone_space(config, evaluator.data)
+    tell(f'{config.model.name}: ' + '; '.join(f'{label}: {len(slots)} slots' for label, slots in space.groups.items())
+         + f'; {len(space.excluded)} layers stay (`syno-nni slots {config.model.name}` lists them)')
+    strategy = strategy_of(config)
+    for choice in space.simplify().values():
+        choice.space  # noqa: B018 - built here, so that an impossible space is an error before anything starts
+    with open_run(config, run_dir, resume=resume, listener=listener) as journal:
+        try:
+            strategy.journal = journal
+            strategy.restore(journal.state)
+            _search(config, run_dir, journal.state, space, evaluator, strategy, tell)
+            _test(journal, space, evaluator, tell)
+        except KeyboardInterrupt:
+            _end(journal, Ended(reason='interrupted'))
+            raise
+        except Exception as error:
+            _end(journal, Ended(reason='error', message=f'{type(error).__name__}: {error}'))
+            raise
+        journal.append(Ended(reason=strategy.ended or 'budget'))
+        return journal.state
+
+
+def backbone_space(config: SearchConfig, data: Splits) -> ModelSpace:
+    """The model space of an experiment file."""
+    from syno_nni.search_spaces.backbone import BackboneSpace
+    space = {'preset': config.space.preset, 'macs_ratio': list(config.space.macs_ratio),
+             **{to_snake(name): value for name, value in config.space.limits.items()}}
+    slots = {'kinds': list(config.slots.kinds), 'include': list(config.slots.include),
+             'exclude': list(config.slots.exclude), 'min_share': config.slots.min_share,
+             'coefficients': dict(config.space.variables)}
+    shape = [1, config.data.channels, config.data.image_size, config.data.image_size]
+    return BackboneSpace(config.model.name, shape, space, slots=slots, group_by=config.slots.group_by,
+                         in_chans=config.data.channels, num_classes=data.num_classes, **config.model.kwargs)
+
+
+def strategy_of(config: SearchConfig, *, limits: bool = True) -> SynoStrategy:
+    """The strategy of an experiment file; without its ``limits`` where somebody else keeps them."""
+    from syno_nni.strategies import make_strategy
+    kept = {'max_trials': config.max_trial_number, 'max_duration_s': config.max_experiment_duration,
+            'max_trial_duration_s': config.max_trial_duration,
+            'concurrency': 1 if config.engine == 'sequential' else config.trial_concurrency} if limits else {}
+    if config.engine != 'sequential':
+        kept['max_attempts'] = None  # a trial that dies takes nothing along
+    return make_strategy(config.strategy.name, seed=config.strategy.seed, **(kept | config.strategy.class_args))
+
+
+def filtered(strategy: Strategy, config: SearchConfig, space: ModelSpace) -> Strategy:
+    """A strategy whose candidates are rejected before a trial is started when they are larger than the objective
+    allows."""
+    if config.objective.max_macs is None and config.objective.max_params is None:
+        return strategy
+    shape = (1, config.data.channels, config.data.image_size, config.data.image_size)
+    profilers = {'macs': MacsProfiler(space, shape), 'params': ParamsProfiler(space, shape)}
+    return Chain(strategy, ProfilerFilter(profilers, lambda size: config.objective.too_large(**size)))
+
+
+def _search(config: SearchConfig, run_dir: Path, state: RunState, space: ModelSpace, evaluator: OperatorEvaluator,
+            strategy: SynoStrategy, tell: Callable[[str], None]) -> None:
+    begun = [c for c in state.operators if c.started]
+    trials = config.max_trial_number - len(begun) + len(state.in_flight) + (BASELINE not in state.candidates)
+    if trials <= 0:
+        strategy.ended = 'budget'
+        return
+    experiment = make_experiment(space, evaluator, filtered(strategy, config, space), config, run_dir / 'nni', trials)
+    run_experiment(experiment, config.port, lambda url: tell(f'NNI web UI: {url}') if url else None)
+
+
+def _test(journal: Journal, space: ModelSpace, evaluator: OperatorEvaluator, tell: Callable[[str], None]) -> None:
+    """Take the test accuracies that are missing: the baseline's and the best operator's."""
+    state = journal.state
+    untested = [c for c in (state.baseline, state.best) if c is not None and not c.test_metrics]
+    if not untested:
+        return
+    tell('accuracy on the test split: training ' + ' and '.join(c.id for c in untested) + ' once more')
+    model_space = FlatModelSpace.from_model(space, evaluator)
+    with interruptible():
+        for candidate in untested:
+            metrics = evaluator.test(model_space.freeze(dict(candidate.sample)))
+            journal.append(Tested(id=candidate.id, metrics=metrics))
+
+
+def _end(journal: Journal, record: Ended) -> None:
+    """Note the end, unless the journal is what failed."""
+    try:
+        journal.append(record)
+    except JournalError as error:
+        _log.warning('the end of the search could not be recorded: %s', error)
