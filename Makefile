@@ -18,7 +18,7 @@ PACKAGE := setup.cfg pyproject.toml
 help:
 	@echo 'make search    install, then search operators for a small ResNet on real images (CONFIG=, ARGS=)'
 	@echo 'make test      install, then run the tests (ARGS=, JOBS=)'
-	@echo 'make lint      ruff'
+	@echo 'make lint      ruff, import-linter, mypy'
 	@echo 'make install   an editable install into $(VENV) (EXTRAS=all for every optional part)'
 	@echo 'make clean     remove build leftovers; run directories and $(VENV) stay'
 
@@ -40,9 +40,14 @@ search: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
-lint: | $(BIN)/python
-	@test -x $(BIN)/ruff || $(BIN)/python -m pip install --quiet ruff
+# import-linter wants the package in one tree, which the mapped folders are not; a build is.
+lint: $(STAMP)
+	@$(BIN)/python -c 'import importlinter, mypy' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[dev]'
 	$(BIN)/ruff check .
+	@rm -rf build/lint
+	@$(BIN)/python -c "import setuptools; setuptools.setup(script_args=['-q', 'build_py', '--build-lib', 'build/lint'])" 2>/dev/null
+	cd build/lint && PYTHONPATH=. $(abspath $(BIN))/lint-imports --config $(CURDIR)/.importlinter
+	$(BIN)/mypy
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

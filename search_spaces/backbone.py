@@ -6,12 +6,15 @@ from functools import partial
 from typing import Any
 
 import torch
+from pydantic.alias_generators import to_snake
 from torch import Tensor, nn
 
 from syno_nni.backbone import create_backbone
+from syno_nni.data.datasets import Splits
 from syno_nni.errors import SlotError
 from syno_nni.nas.slot import ModelSpace, OperatorSlot
 from syno_nni.operator import Operator
+from syno_nni.run.config import SearchConfig
 from syno_nni.synthesis import Heuristics
 
 from .filled_slot import FilledSlot
@@ -70,6 +73,18 @@ class BackboneSpace(ModelSpace):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
+
+
+def backbone_space(config: SearchConfig, data: Splits) -> BackboneSpace:
+    """The model space of an experiment file."""
+    space = {'preset': config.space.preset, 'macs_ratio': list(config.space.macs_ratio),
+             **{to_snake(name): value for name, value in config.space.limits.items()}}
+    slots = {'kinds': list(config.slots.kinds), 'include': list(config.slots.include),
+             'exclude': list(config.slots.exclude), 'min_share': config.slots.min_share,
+             'coefficients': dict(config.space.variables)}
+    shape = [1, config.data.channels, config.data.image_size, config.data.image_size]
+    return BackboneSpace(config.model.name, shape, space, slots=slots, group_by=config.slots.group_by,
+                         in_chans=config.data.channels, num_classes=data.num_classes, **config.model.kwargs)
 
 
 def fill_like(layer: nn.Module, slot: Slot, formula: str) -> FilledSlot:

@@ -1,6 +1,7 @@
 from .base import SynoStrategy as SynoStrategy
 from .by_name import make_strategy as make_strategy
 from .by_name import strategy_names as strategy_names
+from .by_name import strategy_of as strategy_of
 from .evolution import SynoEvolution as SynoEvolution
 from .mcts import SynoMCTS as SynoMCTS
 from .outcome import Candidate as Candidate

@@ -8,6 +8,8 @@ from syno_nni import strategies
 from syno_nni.errors import ConfigError
 
 if TYPE_CHECKING:
+    from syno_nni.run.config import SearchConfig
+
     from .base import SynoStrategy
 
 _BY_NAME = {'random': 'SynoRandom', 'evolution': 'SynoEvolution', 'mcts': 'SynoMCTS'}
@@ -32,3 +34,13 @@ def make_strategy(name: str, **arguments: Any) -> SynoStrategy:
         return getattr(strategies, _BY_NAME[name])(**arguments)
     except TypeError as error:
         raise ConfigError(f'strategy.classArgs: {_BY_NAME[name]} does not take these arguments: {error}') from None
+
+
+def strategy_of(config: SearchConfig, *, limits: bool = True) -> SynoStrategy:
+    """The strategy of an experiment file; without its ``limits`` where somebody else keeps them."""
+    kept = {'max_trials': config.max_trial_number, 'max_duration_s': config.max_experiment_duration,
+            'max_trial_duration_s': config.max_trial_duration,
+            'concurrency': 1 if config.engine == 'sequential' else config.trial_concurrency} if limits else {}
+    if config.engine != 'sequential':
+        kept['max_attempts'] = None  # a trial that dies takes nothing along
+    return make_strategy(config.strategy.name, seed=config.strategy.seed, **(kept | config.strategy.class_args))

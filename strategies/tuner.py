@@ -107,7 +107,9 @@ class SynoTuner(Tuner):
     def _search(self) -> SynoStrategy:
         if self._strategy is None:
             from syno_nni.data.datasets import load_data
-            from syno_nni.search.run import backbone_space, strategy_of
+            from syno_nni.search_spaces.backbone import backbone_space
+
+            from .by_name import strategy_of
             space = backbone_space(self.config, load_data(self.config.data))
             strategy = strategy_of(self.config, limits=False)
             strategy.journal = self._journal

@@ -20,7 +20,7 @@ def main() -> None:
     from syno_nni.nas.evaluator import OperatorEvaluator
     from syno_nni.nas.flat_space import FlatModelSpace
     from syno_nni.nas.stages import Reference
-    from syno_nni.search.run import backbone_space
+    from syno_nni.search_spaces.backbone import backbone_space
     evaluator = OperatorEvaluator(config.to_dict())
     evaluator.reference = Reference(**payload['reference'])
     space = backbone_space(config, evaluator.data)

@@ -28,7 +28,8 @@ from torch.nn import functional
 from torch.utils.data import Dataset, Subset
 
 from syno_nni.errors import DataError
-from syno_nni.run.config import DataConfig
+
+from .config import DataConfig
 
 FASHION_MNIST_PATHS = ('/usr/share/datasets/fashion-mnist', '~/.cache/fashion-mnist')
 """Where Fashion-MNIST is looked for when ``data.path`` does not say."""

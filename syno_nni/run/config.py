@@ -17,54 +17,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from syno_nni.data.config import DataConfig
 from syno_nni.errors import ConfigError
+from syno_nni.schema import Count, Duration, Fraction, Positive, Section, Text, Weight, Whole, Words
 
 DEFAULT_CONFIG = 'quickstart.yml'
 """The packaged experiment file (in ``examples/``) that ``syno-nni search`` runs when it gets none."""
 MAX_FILE_BYTES = 1 << 20
 
 
-def _number(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError('should be a number')
-    return value
-
-
-def _seconds(value: Any) -> Any:
-    """Seconds from a number or from NNI's notation (``90``, ``'90s'``, ``'10m'``, ``'1h'``, ``'1d'``)."""
-    if isinstance(value, str):
-        match = re.fullmatch(r'(\d{1,9})\s*([smhd]?)', value.strip())
-        if match:
-            return int(match[1]) * {'': 1, 's': 1, 'm': 60, 'h': 3600, 'd': 86400}[match[2]]
-    elif isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise ValueError("should be a duration such as 90, '90s', '10m', '1h' or '1d'")
-
-
-def _words(value: Any) -> Any:
-    return [word.strip() for word in value.split(',') if word.strip()] if isinstance(value, str) else value
-
-
-Whole = Annotated[int, Field(strict=True, ge=0, lt=2 ** 53)]
-Count = Annotated[int, Field(strict=True, ge=1, lt=2 ** 53)]
-Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Weight = Annotated[Real, Field(ge=0)]
-Positive = Annotated[Real, Field(gt=0)]
-Fraction = Annotated[Real, Field(ge=0, le=1)]
-Duration = Annotated[int, BeforeValidator(_seconds), Field(ge=1)]
-Text = Annotated[str, Field(strict=True, min_length=1)]
-Words = Annotated[tuple[Text, ...], BeforeValidator(_words)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra='forbid',
-                              frozen=True, validate_default=True)
-
-
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The backbone: a timm model name; every further key goes to ``timm.create_model`` as it stands."""
     model_config = ConfigDict(extra='allow')
     name: Text
@@ -83,25 +48,7 @@ class ModelConfig(_Section):
         return self
 
 
-class DataConfig(_Section):
-    """The dataset; see :mod:`syno_nni.data.datasets`. ``imageSize`` is in pixels (square), ``path`` a folder."""
-    name: Literal['digits', 'fashion-mnist', 'cifar10', 'cifar100', 'imagefolder'] = 'digits'
-    path: Text | None = None
-    image_size: Annotated[Count, Field(le=4096)] = 32
-    channels: Literal[1, 3] = 3
-    batch_size: Count = 64
-    train_samples: Count | None = None
-    val_samples: Count | None = None
-    seed: Whole = 0
-
-    @model_validator(mode='after')
-    def _needs_path(self) -> DataConfig:
-        if self.path is None and self.name in ('imagefolder', 'cifar10', 'cifar100'):
-            raise ValueError(f'{self.name} needs data.path, the folder that holds it')
-        return self
-
-
-class SpaceConfig(_Section):
+class SpaceConfig(Section):
     """The operator space: a preset, the allowed MACs relative to the slots' original layers, and the preset's limits.
 
     ``variables`` overrides coefficients of the bindings (``k_1``, ``k_2``, ``s``, ``g``). ``limits`` are those of
@@ -125,7 +72,7 @@ class SpaceConfig(_Section):
         return self
 
 
-class SlotsConfig(_Section):
+class SlotsConfig(Section):
     """Which layers are slots. ``kinds`` as in ``find_slots``; ``include`` and ``exclude`` are layer-name patterns.
 
     ``groupBy`` says which slots share one operator: ``model`` (all of them), ``stage``, ``shape``, ``kind``, ``slot``.
@@ -137,14 +84,14 @@ class SlotsConfig(_Section):
     group_by: Literal['model', 'stage', 'shape', 'kind', 'slot'] = 'model'
 
 
-class StrategyConfig(_Section):
+class StrategyConfig(Section):
     """The exploration strategy by name, its seed, and (as NNI calls them) the ``classArgs`` of its class."""
     name: Literal['random', 'evolution', 'mcts'] = 'mcts'
     seed: Whole = 0
     class_args: dict[Text, JsonValue] = Field(default_factory=dict)
 
 
-class EvaluationConfig(_Section):
+class EvaluationConfig(Section):
     """The training recipe that the baseline and every candidate share, and what comes before it.
 
     ``learningRate`` is the peak of the schedule; ``threads`` the CPU threads of one trial (None: torch's default).
@@ -169,7 +116,7 @@ class EvaluationConfig(_Section):
     threads: Count | None = None
 
 
-class LatencyConfig(_Section):
+class LatencyConfig(Section):
     """How latency is measured: runtime, CPU threads, batch and image size (None: the data's), and for how long.
 
     Candidate and original take turns for ``seconds``, at least ``minRounds`` times, after ``warmup`` calls of each.
@@ -183,7 +130,7 @@ class LatencyConfig(_Section):
     seconds: Positive = 2.0
 
 
-class ObjectiveConfig(_Section):
+class ObjectiveConfig(Section):
     """What ``default``, the number that NNI maximises, is made of (see :meth:`score`), and hard limits.
 
     A candidate beyond ``maxMacs``, ``maxParams``, ``maxLatencyMs`` or ``minSpeedup`` is rejected before it is trained;
@@ -231,7 +178,7 @@ class ObjectiveConfig(_Section):
         return None
 
 
-class MachineConfig(_Section):
+class MachineConfig(Section):
     """A machine that trials run on, reached by SSH with a key. ``pythonPath`` is the folder of the Python interpreter
     there, which has syno-nni installed; None: the one that the shell finds."""
     host: Text
@@ -241,7 +188,7 @@ class MachineConfig(_Section):
     python_path: Text | None = None
 
 
-class SearchConfig(_Section):
+class SearchConfig(Section):
     """A whole experiment. Durations are seconds or NNI's notation (``10m``).
 
     ``engine: sequential`` runs in this process, without NNI's manager; ``local`` uses NNI's local training service

@@ -1,19 +1,14 @@
 """The search: from an experiment file to a finished run directory.
-
-This is where the parts meet: it imports the model space and the strategies, which no other module here does.
 """
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nni.nas.strategy import Strategy
 from nni.nas.strategy.middleware import Chain
-from pydantic.alias_generators import to_snake
 
-from syno_nni.data.datasets import Splits
 from syno_nni.errors import ConfigError, JournalError, MeasureError
 from syno_nni.measure.runtimes import missing
 from syno_nni.nas.evaluator import OperatorEvaluator
@@ -30,9 +25,8 @@ from syno_nni.run.directory import open_run
 from syno_nni.run.journal import Journal, Listener
 from syno_nni.run.records import Ended, Tested
 from syno_nni.run.state import BASELINE, RunState
-
-if TYPE_CHECKING:
-    from syno_nni.strategies import SynoStrategy
+from syno_nni.search_spaces.backbone import backbone_space
+from syno_nni.strategies import SynoStrategy, strategy_of
 
 _log = logging.getLogger(__name__)
 
@@ -88,30 +82,6 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool = False, lis
             raise
         journal.append(Ended(reason=strategy.ended or 'budget'))
         return journal.state
-
-
-def backbone_space(config: SearchConfig, data: Splits) -> ModelSpace:
-    """The model space of an experiment file."""
-    from syno_nni.search_spaces.backbone import BackboneSpace
-    space = {'preset': config.space.preset, 'macs_ratio': list(config.space.macs_ratio),
-             **{to_snake(name): value for name, value in config.space.limits.items()}}
-    slots = {'kinds': list(config.slots.kinds), 'include': list(config.slots.include),
-             'exclude': list(config.slots.exclude), 'min_share': config.slots.min_share,
-             'coefficients': dict(config.space.variables)}
-    shape = [1, config.data.channels, config.data.image_size, config.data.image_size]
-    return BackboneSpace(config.model.name, shape, space, slots=slots, group_by=config.slots.group_by,
-                         in_chans=config.data.channels, num_classes=data.num_classes, **config.model.kwargs)
-
-
-def strategy_of(config: SearchConfig, *, limits: bool = True) -> SynoStrategy:
-    """The strategy of an experiment file; without its ``limits`` where somebody else keeps them."""
-    from syno_nni.strategies import make_strategy
-    kept = {'max_trials': config.max_trial_number, 'max_duration_s': config.max_experiment_duration,
-            'max_trial_duration_s': config.max_trial_duration,
-            'concurrency': 1 if config.engine == 'sequential' else config.trial_concurrency} if limits else {}
-    if config.engine != 'sequential':
-        kept['max_attempts'] = None  # a trial that dies takes nothing along
-    return make_strategy(config.strategy.name, seed=config.strategy.seed, **(kept | config.strategy.class_args))
 
 
 def filtered(strategy: Strategy, config: SearchConfig, space: ModelSpace) -> Strategy:

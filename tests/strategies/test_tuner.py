@@ -23,7 +23,7 @@ ARGS: dict[str, Any] = {'model': {'name': 'resnet10t'}, 'strategy': {'name': 'ev
 @pytest.fixture(autouse=True)
 def _toy_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('syno_nni.nas.mutable._space', lambda key: toy.ToySpace())
-    monkeypatch.setattr('syno_nni.search.run.backbone_space', lambda config, data: toy.model_space())
+    monkeypatch.setattr('syno_nni.search_spaces.backbone.backbone_space', lambda config, data: toy.model_space())
     monkeypatch.setenv('NNI_LOG_DIRECTORY', str(tmp_path / 'log'))
 
 
