@@ -30,6 +30,7 @@ from torch.utils.data import Dataset, Subset
 from syno_nni.errors import DataError
 
 from .config import DataConfig
+from .image_folder import ClassFolder
 
 FASHION_MNIST_PATHS = ('/usr/share/datasets/fashion-mnist', '~/.cache/fashion-mnist')
 """Where Fashion-MNIST is looked for when ``data.path`` does not say."""
@@ -37,6 +38,7 @@ _RESIZE_FROM = 1.5
 """Enlarging by less than this pads with black instead, which keeps the pixels."""
 _TEST_SEED = 0
 _MAX_IDX_BYTES = 1 << 30
+_VAL_FOLDERS = ('val', 'valid', 'validation')
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,17 @@ def load_data(config: DataConfig) -> Splits:
     """
     match config.name:
         case 'digits':
-            return _digits(config)
+            splits = _digits(config)
         case 'fashion-mnist':
-            return _fashion_mnist(config)
+            splits = _fashion_mnist(config)
         case 'imagefolder':
-            return _image_folder(config)
+            splits = _image_folder(config)
         case _:
-            return _cifar(config)
+            splits = _cifar(config)
+    if splits.num_classes < 2:
+        raise DataError(f'{splits.source}: there is one class only, and a classifier needs at least two; put the images '
+                        'of each class into a folder of its own')
+    return splits
 
 
 class ImageArray(Dataset):
@@ -87,6 +93,16 @@ class ImageArray(Dataset):
 
     def __len__(self) -> int:
         return len(self._labels)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The label of every image."""
+        return self._labels.numpy()
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The images as they are kept: bytes, ``[n, c, h, w]``."""
+        return self._images.numpy()
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self.__getitems__([index])[0]
@@ -196,43 +212,30 @@ def _image_folder(config: DataConfig) -> Splits:
     root = Path(config.path or '.').expanduser()
     if not root.is_dir():
         raise DataError(f'no image folder {root}: set data.path to a folder with one folder of images per class')
+    source = f'images in {root}'
     if not (root / 'train').is_dir():
-        whole = _open_folder(root, config)
+        whole = ClassFolder(root, config)
         rest, test = _carve(np.array(whole.targets), len(whole) * 3 // 20, _TEST_SEED)
-        parts = whole, rest, Subset(whole, test.tolist())
-    else:
-        whole = _open_folder(root / 'train', config)
-        has_val, has_test = ((root / part).is_dir() for part in ('val', 'test'))
-        if not has_val and not has_test:
-            raise DataError(f'{root} has train/ but neither val/ nor test/: add one of them')
-        test_set = _open_folder(root / ('test' if has_test else 'val'), config, whole.classes)
-        if has_val and has_test:
-            val_set = _open_folder(root / 'val', config, whole.classes)
-            return Splits(_first(whole, np.arange(len(whole)), config.train_samples, config.seed),
-                          _first(val_set, np.arange(len(val_set)), config.val_samples, config.seed), test_set,
-                          len(whole.classes), config.channels, config.image_size, f'images in {root}')
-        parts = whole, np.arange(len(whole)), test_set
-    whole, rest, test_set = parts
+        return _folder_splits(whole, rest, Subset(whole, test.tolist()), config, source)
+    whole = ClassFolder(root / 'train', config)
+    val, test_folder = (next((root / n for n in names if (root / n).is_dir()), None) for names in (_VAL_FOLDERS, ('test',)))
+    held_out = test_folder or val
+    if held_out is None:
+        raise DataError(f'{root} has train/ but neither val/ nor test/: add one of them')
+    test_set = ClassFolder(held_out, config, whole.classes)
+    if val is None or test_folder is None:
+        return _folder_splits(whole, np.arange(len(whole)), test_set, config, source)
+    val_set = ClassFolder(val, config, whole.classes)
+    return Splits(_first(whole, np.arange(len(whole)), config.train_samples, config.seed),
+                  _first(val_set, np.arange(len(val_set)), config.val_samples, config.seed), test_set,
+                  len(whole.classes), config.channels, config.image_size, source)
+
+
+def _folder_splits(whole: ClassFolder, rest: np.ndarray, test: Dataset, config: DataConfig, source: str) -> Splits:
+    """Training and validation images from ``rest`` of a folder."""
     train, val = _train_and_val(np.array(whole.targets)[rest], config)
-    return Splits(Subset(whole, rest[train].tolist()), Subset(whole, rest[val].tolist()), test_set,
-                  len(whole.classes), config.channels, config.image_size, f'images in {root}')
-
-
-def _open_folder(folder: Path, config: DataConfig, classes: Sequence[str] | None = None) -> Any:
-    from torchvision import transforms
-    from torchvision.datasets import ImageFolder
-    steps = [transforms.Resize(config.image_size), transforms.CenterCrop(config.image_size)]
-    steps += [transforms.Grayscale()] if config.channels == 1 else []
-    steps += [transforms.ToTensor(), transforms.Normalize(*(((0.449,), (0.226,)) if config.channels == 1 else
-                                                             ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))))]
-    try:
-        found = ImageFolder(str(folder), transforms.Compose(steps))
-    except (OSError, RuntimeError) as error:
-        raise DataError(f'{folder}: {" ".join(str(error).split())}') from None
-    if classes is not None and found.classes != list(classes):
-        odd = sorted(set(found.classes) ^ set(classes))
-        raise DataError(f'{folder}: its classes differ from those of train/: {", ".join(odd[:5])}')
-    return found
+    return Splits(Subset(whole, rest[train].tolist()), Subset(whole, rest[val].tolist()), test, len(whole.classes),
+                  config.channels, config.image_size, source)
 
 
 # --- splitting -------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 from nni.nas.strategy import Strategy
 from nni.nas.strategy.middleware import Chain
 
+from syno_nni.data.inspection import inspect
 from syno_nni.errors import ConfigError, JournalError, MeasureError
 from syno_nni.measure.runtimes import missing
 from syno_nni.nas.evaluator import OperatorEvaluator
@@ -62,6 +63,8 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool = False, lis
     wait_asleep(config.latency.threads)
     evaluator = OperatorEvaluator(config.to_dict())
     tell(evaluator.data.summary())
+    for note in inspect(evaluator.data):
+        tell(f'data: {note}')
     space = backbone_space(config, evaluator.data)
     tell(f'{config.model.name}: ' + '; '.join(f'{label}: {len(slots)} slots' for label, slots in space.groups.items())
          + f'; {len(space.excluded)} layers stay (`syno-nni slots {config.model.name}` lists them)')
