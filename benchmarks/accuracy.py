@@ -7,8 +7,8 @@
 
 The models are timm's and the zoo's own, at full width; only their image is smaller. SGD, one-cycle, mirror images,
 bfloat16 autocast; accuracies are computed in float32. No choice is made on the test split, which is used once, at the
-end. Trainings keep checkpoints and go on where they stopped. Results: results/accuracy.json, tables: docs/accuracy.md and
-README.md.
+end. Trainings keep checkpoints and go on where they stopped. Results: results/accuracy.json, tables:
+docs/measurements/accuracy.md and README.md.
 """
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from syno_nni import model_zoo
 PATH = RESULTS / 'accuracy.json'
 RETROFITS = ('resnet18_syno_07754', 'resnet34_syno_07754', 'densenet121_syno_07961_g4', 'resnext29_2x64d_syno_07970_g4',
              'tf_efficientnetv2_s_syno_07754_g4')
-"""The fastest retrofit of each family by docs/latency.md."""
+"""The fastest retrofit of each family by docs/measurements/latency.md."""
 TOLERANCE = 1.0
 """Points of accuracy that a retrofit may lose."""
 
@@ -107,8 +107,8 @@ def main() -> int:
 
 
 def report(results: dict[str, Any]) -> None:
-    """Write docs/accuracy.md and the README's table."""
-    (DOCS / 'accuracy.md').write_text(document(results), encoding='utf-8')
+    """Write docs/measurements/accuracy.md and the README's table."""
+    (DOCS / 'measurements' / 'accuracy.md').write_text(document(results), encoding='utf-8')
     fill_in(DOCS.parent / 'README.md', 'gains', summary(results))
 
 
@@ -133,13 +133,13 @@ def loss_of(results: dict[str, Any], name: str) -> list[float]:
 
 
 def document(results: dict[str, Any]) -> str:
-    """The table: accuracy of both, and the speedup of docs/latency.md beside it."""
+    """The table: accuracy of both, and the speedup of docs/measurements/latency.md beside it."""
     s = results['settings']
     speedups = models.gains(read_results(models.PATH).get('rows', {}))
     lines = ['# Accuracy', '', 'Original and retrofit trained from scratch by the same recipe: '
              f'{s["train"]} images of Fashion-MNIST at {s["image"]} px,', f'{s["epochs"]} epochs, batches of 128, SGD with a '
              'one-cycle schedule, mirror images, full width. Test split, mean of the seeds',
-             '(each behind it). Speedup: 224 px, batch 1, against the original in its own best runtime (`docs/latency.md`). '
+             '(each behind it). Speedup: 224 px, batch 1, against the original in its own best runtime (`latency.md`). '
              'Written by', '`benchmarks/accuracy.py`.', '',
              '| model | params | accuracy % | points lost | speedup |', '|---|---|---|---|---|']
     within = []

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -111,15 +112,15 @@ class Training:
     """SGD with a one-cycle schedule over ``epochs``, in a seeded order of batches, that can stop and go on.
 
     The state (weights, optimizer, position) is kept in ``path``; the same seed gives the same batches however often it
-    stops. ``bfloat16`` computes by autocast, images channels last.
+    stops. ``bfloat16`` computes by autocast, images channels last. ``shift``: crops move by up to so many pixels.
     """
 
     def __init__(self, model: nn.Module, data: Any, path: Path, *, epochs: int, seed: int, learning_rate: float = 0.1,
-                 batch_size: int = 128, weight_decay: float = 5e-4, bfloat16: bool = False) -> None:
+                 batch_size: int = 128, weight_decay: float = 5e-4, bfloat16: bool = False, shift: int = 0) -> None:
         self.model, self.data, self.path, self.bfloat16 = model, data, path, bfloat16
         self.layout = torch.channels_last if bfloat16 else torch.contiguous_format
         model.to(memory_format=self.layout)
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.shift = batch_size, seed, shift
         self.per_epoch = len(data) // batch_size
         self.steps = epochs * self.per_epoch
         self.optimizer = torch.optim.SGD(model.parameters(), learning_rate, 0.9, weight_decay=weight_decay, nesterov=True)
@@ -136,12 +137,13 @@ class Training:
     def finished(self) -> bool:
         return self.step >= self.steps
 
-    def run(self, slice_: TimeSlice) -> bool:
-        """Train until the end or until the slice is over; returns whether it has finished."""
+    def run(self, slice_: TimeSlice, epochs: float = math.inf) -> bool:
+        """Train until the end, for ``epochs``, or until the slice is over; returns whether it has finished."""
         started = time.monotonic()
+        until = min(self.steps, self.step + epochs * self.per_epoch)
         self.model.train()
         order: list[int] = []
-        while not self.finished and not slice_.over:
+        while self.step < until and not slice_.over:
             epoch, at = divmod(self.step, self.per_epoch)
             if at == 0 or not order:
                 generator = torch.Generator().manual_seed(1000 * self.seed + epoch)
@@ -149,8 +151,12 @@ class Training:
             chosen = self.data.__getitems__(order[at * self.batch_size:(at + 1) * self.batch_size])
             x, y = torch.stack([image for image, _ in chosen]), torch.stack([label for _, label in chosen])
             # Mirror images: half of the batch, the same half for every model.
-            flip = torch.rand(len(x), generator=torch.Generator().manual_seed(self.step)) < 0.5
-            x = torch.where(flip[:, None, None, None], x.flip(3), x).to(memory_format=self.layout)
+            random = torch.Generator().manual_seed(self.step)
+            flip = torch.rand(len(x), generator=random) < 0.5
+            x = torch.where(flip[:, None, None, None], x.flip(3), x)
+            if self.shift:
+                x = shifted(x, self.shift, random)
+            x = x.to(memory_format=self.layout)
             train_step(self.model, self.optimizer, x, y, self.bfloat16)
             self.schedule.step()
             self.step += 1
@@ -161,6 +167,16 @@ class Training:
                     'schedule': self.schedule.state_dict(), 'seconds': self.seconds}, temporary)
         os.replace(temporary, self.path)
         return self.finished
+
+
+def shifted(x: torch.Tensor, most: int, random: torch.Generator) -> torch.Tensor:
+    """Images ``[n, c, h, w]``, each moved by up to ``most`` pixels either way; zeros come in."""
+    n, _, height, width = x.shape
+    padded = functional.pad(x, [most] * 4)
+    top, left = torch.randint(0, 2 * most + 1, (2, n), generator=random)
+    rows = (top[:, None] + torch.arange(height))[:, None, :, None]
+    columns = (left[:, None] + torch.arange(width))[:, None, None, :]
+    return padded[torch.arange(n)[:, None, None, None], torch.arange(x.shape[1])[None, :, None, None], rows, columns]
 
 
 def small_resnet(blocks: tuple[int, ...], width: int) -> nn.Module:

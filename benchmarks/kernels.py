@@ -2,7 +2,7 @@
 """Latency of the published operators at their slots' sizes: ours, the 3x3 convolution replaced, the original's scheme.
 
     python benchmarks/kernels.py [folder of published operators] --threads 1 --runtime eager onnx openvino --tune
-    python benchmarks/kernels.py --report          # only rewrites docs/kernels.md from the results, which names the others
+    python benchmarks/kernels.py --report  # only rewrites docs/measurements/kernels.md, which names the others
 
 The three take turns in one runtime, in one process; every output is checked against eager torch, and ours against the
 definition's lowering in float64, before a number is kept. Results are appended as they come, so a run can be stopped
@@ -190,7 +190,7 @@ COMMANDS = ('--runtime eager onnx openvino --tune', '--runtime eager onnx openvi
 
 
 def report(records: list[dict[str, Any]]) -> str:
-    """docs/kernels.md."""
+    """docs/measurements/kernels.md."""
     lines = ['# Kernels', '', 'Latency of the published operators at the sizes of their slots, written by '
              '`benchmarks/kernels.py`. *ours*: the plan that the optimiser picks, weights folded. *conv*: the 3x3 '
              "convolution that the operator replaces. *original*: the original's scheme, re-implemented from its "

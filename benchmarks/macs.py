@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Multiply-adds of the published operators: ours beside the original's count, written to docs/macs.md.
+"""Multiply-adds of the published operators: ours beside the original's count, written to docs/measurements/macs.md.
 
-    python benchmarks/macs.py [folder of published operators] [--out docs/macs.md]
+    python benchmarks/macs.py [folder of published operators] [--out docs/measurements/macs.md]
 """
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 
     python benchmarks/measurer.py --runtime eager onnx openvino [--threads 2]
 
-Written to docs/measuring.md. Run it on a quiet machine: alone, a model is at the mercy of whatever else happens.
+Written to docs/measurements/measuring.md. Run it on a quiet machine: alone, a model is at the mercy of whatever else happens.
 """
 from __future__ import annotations
 

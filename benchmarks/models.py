@@ -7,7 +7,7 @@
 Every row is one retrofit in one runtime, its deploy form in turns with the original; onnxruntime and OpenVINO have a
 process of their own (syno_nni.measure). The int8 row is the original quantized after training by onnxruntime (QDQ,
 per channel, calibrated on random images, which is enough for latency), in turns with the float32 original there.
-Weights are random: they do not matter to latency. Results: results/models.json, table: docs/latency.md.
+Weights are random: they do not matter to latency. Results: results/models.json, table: docs/measurements/latency.md.
 """
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def main() -> int:
         if key in rows and not options.again:
             continue
         if slice_.over:
-            (DOCS / 'latency.md').write_text(document(rows), encoding='utf-8')
+            (DOCS / 'measurements' / 'latency.md').write_text(document(rows), encoding='utf-8')
             print('to be continued')
             return 0
         # One process for every measurement: nothing of an earlier runtime is left in it.
@@ -134,7 +134,7 @@ def main() -> int:
         rows[key] |= {'name': name}
         print(key, rows[key].get('speedup', rows[key].get('error')), flush=True)
         write_results(PATH, 'python benchmarks/models.py', {'rows': rows})
-    (DOCS / 'latency.md').write_text(document(rows), encoding='utf-8')
+    (DOCS / 'measurements' / 'latency.md').write_text(document(rows), encoding='utf-8')
     print('all done')
     return 0
 

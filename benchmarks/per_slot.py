@@ -8,7 +8,8 @@ layer, and what is lost (the sensitivity) as the squared relative error of the l
 their kernels, weighted by their shares of the MACs. Latencies and errors of groups add up; the solver takes the fastest
 assignment that loses no more than a uniform one does. Then whole models are measured: latency in turns with the original, and
 accuracy on the test split right after that fit and after the same short distillation. Latencies are those of 224 pixels;
-training and accuracy take smaller images, through the same layers. Results: results/per_slot.json, table: docs/per_slot.md.
+training and accuracy take smaller images, through the same layers. Results: results/per_slot.json, table:
+docs/measurements/per_slot.md.
 """
 from __future__ import annotations
 
@@ -103,7 +104,7 @@ def run(options: argparse.Namespace, results: dict[str, Any], slice_: TimeSlice)
         rows[name] = evaluate(model, choice, groups, ops, batches, fit_on, test, options)
         print(name, rows[name], flush=True)
         write_results(PATH, 'python benchmarks/per_slot.py', results)
-    (DOCS / 'per_slot.md').write_text(document(results), encoding='utf-8')
+    (DOCS / 'measurements' / 'per_slot.md').write_text(document(results), encoding='utf-8')
     return True
 
 

@@ -2,7 +2,7 @@
 
 Multiply-adds are those of the cheapest evaluation order (`syno_nni.operator.orders`), where a multiply-add counts 1, a sum
 without a product counts 1 for each element summed, and views are free. The original counts every tensor, input and
-weights included, one reduction order at a time and windows always exploded; ``docs/macs.md`` has both side by side.
+weights included, one reduction order at a time and windows always exploded; ``docs/measurements/macs.md`` has both.
 """
 from __future__ import annotations
 
