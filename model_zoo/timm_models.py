@@ -19,6 +19,7 @@ from syno_nni.backbone import create_backbone
 from syno_nni.errors import ZooError
 from syno_nni.search_spaces.retrofit.retrofit import apply_slot_config, retrofit
 from syno_nni.search_spaces.slots import find_slots
+from syno_nni.weights import weights_only
 
 from . import backbones  # noqa: F401  registers the backbones that retrofits start from
 from .retrofits import Retrofit, load_retrofit, retrofit_names
@@ -80,6 +81,9 @@ def _build(name: str, base: str, fill: Callable[[nn.Module], nn.Module], pretrai
     """Goes through timm's builder, which loads weights, adapts stem and classifier, and wraps feature extraction."""
     if base.partition('.')[0] == GENERIC:
         raise ZooError(f'{GENERIC} cannot be its own base: name the architecture that was retrofitted')
+    if ':' in base or '/' in base:
+        raise ZooError(f'the base of a retrofit is the name of a timm architecture, never an address or a folder; got '
+                       f'{base!r:.80}')
 
     # The getter works on any model with forward_intermediates, whatever wrapper the stock model would get.
     feature_cfg: dict[str, Any] = {'feature_cls': 'getter'}
@@ -94,7 +98,8 @@ def _build(name: str, base: str, fill: Callable[[nn.Module], nn.Module], pretrai
         return model
 
     cfg = kwargs.pop('pretrained_cfg', None) or (stock_cfg(base) if name == GENERIC else None)
-    return build_model_with_cfg(make, name, pretrained, pretrained_cfg=cfg, feature_cfg=feature_cfg, **kwargs)
+    with weights_only():
+        return build_model_with_cfg(make, name, pretrained, pretrained_cfg=cfg, feature_cfg=feature_cfg, **kwargs)
 
 
 def stock_cfg(base: str, **changes: Any) -> dict[str, Any]:

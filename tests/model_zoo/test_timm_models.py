@@ -15,6 +15,8 @@ from syno_nni.operator import classics
 from syno_nni.search_spaces import filled_slots, slot_config
 from syno_nni.search_spaces.retrofit.retrofit import retrofit
 
+from ..testing.canary import Canary
+
 # Architecture, image size, arguments that make it small, operator.
 SMALL = {
     'resnet10t': (64, {}, classics.grouped_conv2d()),
@@ -217,3 +219,35 @@ def test_only_retrofitted_timm_models_are_saved(tmp_path: Path) -> None:
         model_zoo.save_folder(own, tmp_path)
     with pytest.raises(ConfigError, match='no model'):
         timm.create_model('syno_retrofit', base='resnet999', slots={'format': 1, 'slots': {}})
+
+
+def small_retrofit() -> nn.Module:
+    return retrofit(timm.create_model('resnet10t', num_classes=3), classics.grouped_conv2d(), (1, 3, 64, 64))
+
+
+@pytest.mark.parametrize(('key', 'value'), [
+    ('checkpoint_path', 'evil.pth'), ('pretrained_cfg_overlay', {'file': 'evil.pth'}), ('cache_dir', '.'),
+    ('base', 'hf-hub:somebody/model'), ('base', 'local-dir:.'), ('base', '../x'),
+])
+def test_a_folder_names_no_files_and_no_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str,
+                                                  value: object) -> None:
+    """What a folder's configuration says is data: it makes timm read no pickle and reach for no network."""
+    model = model_zoo.save_folder(small_retrofit(), tmp_path / 'folder')
+    config = json.loads((model / 'config.json').read_text())
+    config['model_args'][key] = value
+    (model / 'config.json').write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    torch.save(Canary(tmp_path / 'ran'), tmp_path / 'evil.pth')
+    monkeypatch.setattr('socket.socket.connect', lambda *a: pytest.fail('reached for the network'))
+    with pytest.raises(ZooError):
+        model_zoo.load_folder(model)
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_pickled_weights_of_a_folder_do_not_run(tmp_path: Path) -> None:
+    model = model_zoo.save_folder(small_retrofit(), tmp_path / 'folder')
+    (model / 'model.safetensors').unlink()
+    torch.save({'conv1.weight': torch.ones(1), 'x': Canary(tmp_path / 'ran')}, model / 'pytorch_model.bin')
+    with pytest.raises(Exception):  # noqa: B017 - timm's own, whatever it is
+        timm.create_model(f'local-dir:{model}', pretrained=True)
+    assert not (tmp_path / 'ran').exists()
