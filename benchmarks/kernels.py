@@ -31,6 +31,7 @@ import syno_nni as sn
 from syno_nni.errors import MeasureError
 from syno_nni.measure import RUNTIMES
 from syno_nni.measure.lock import measurement_lock
+from syno_nni.measure.runtime import Rounds
 from syno_nni.measure.runtimes import missing, time_in
 from syno_nni.measure.turns import take_turns
 from syno_nni.plan.program import CALLS
@@ -38,7 +39,7 @@ from syno_nni.plan.program import CALLS
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / 'shared' / 'data' / 'published_operators'
 RESULTS = ROOT / 'benchmarks' / 'results' / 'kernels.jsonl'
-DOC = ROOT / 'docs' / 'kernels.md'
+DOC = ROOT / 'docs' / 'measurements' / 'kernels.md'
 WHO = ('ours', 'conv', 'original')
 NOISY = 0.2
 
@@ -79,10 +80,10 @@ def measure(op: sn.Operator, sizes: dict[str, int], runtime: str, seconds: float
     """Quartiles in milliseconds for each of the three, and the ratios of medians of rounds."""
     models = checked_models(op, sizes, tune)
     example = torch.randn(op.input_shape(sizes))
-    timings, _ = time_in(runtime, list(models.values()), example, threads=torch.get_num_threads(), warmup=5,
-                         min_rounds=15, max_rounds=400, seconds=seconds)
+    timed = time_in(runtime, list(models.values()), example, threads=torch.get_num_threads(),
+                    rounds=Rounds(max_rounds=400, seconds=seconds))
     plan = models['ours'].plan.program
-    return {**summary(dict(zip(models, timings))), 'plan': [f'{s.kind}{list(s.shape)}' for s in plan.steps]}
+    return {**summary(dict(zip(models, timed.timings_ms))), 'plan': [f'{s.kind}{list(s.shape)}' for s in plan.steps]}
 
 
 def measure_training(op: sn.Operator, sizes: dict[str, int], batch: int, seconds: float) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def row(folder: Path) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('folder', nargs='?', type=Path, default=DATA)
-    parser.add_argument('--out', type=Path, default=ROOT / 'docs' / 'macs.md')
+    parser.add_argument('--out', type=Path, default=ROOT / 'docs' / 'measurements' / 'macs.md')
     options = parser.parse_args()
     if not options.folder.is_dir():
         print(f'no published operators in {options.folder}: nothing to do')

@@ -11,7 +11,6 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +20,11 @@ from torch import nn
 import syno_nni as sn
 from syno_nni.measure import RUNTIMES
 from syno_nni.measure.lock import measurement_lock
+from syno_nni.measure.runtime import Rounds
 from syno_nni.measure.runtimes import missing, time_in
 
 ROOT = Path(__file__).resolve().parent.parent
-DOC = ROOT / 'docs' / 'measuring.md'
+DOC = ROOT / 'docs' / 'measurements' / 'measuring.md'
 OPERATOR = ('out[n:N, o:C_out, h:H, w:H] = sum[r:g, c:C_in/g, i:k_1, j:k_1, d:C_out/g/s] '
             'in[n, r*(C_in/g) + c, shift(unfold(h, i), 1), unfold(w, j)] * w1[o, r, i, d] * w2[j, d, r*(C_in/g) + c]')
 HEAD = """# Is measuring in turns honest?
@@ -52,12 +52,11 @@ def median_ratio(timings: list[list[float]]) -> float:
 
 def row(runtime: str, pair: list[nn.Module], x: torch.Tensor, options: argparse.Namespace) -> str:
     """One line of the table."""
-    rounds: dict[str, Any] = {'threads': torch.get_num_threads(), 'warmup': 5, 'min_rounds': 15, 'max_rounds': 400,
-                              'seconds': options.seconds}
+    threads, rounds = torch.get_num_threads(), Rounds(max_rounds=400, seconds=options.seconds)
     wait_until_quiet(options.quiet)
     with measurement_lock():
-        together, _ = time_in(runtime, pair, x, **rounds)
-        alone = [time_in(runtime, [model], x, **rounds)[0][0] for model in pair]
+        together = time_in(runtime, pair, x, threads=threads, rounds=rounds).timings_ms
+        alone = [time_in(runtime, [model], x, threads=threads, rounds=rounds).timings_ms[0] for model in pair]
     spread = max((np.percentile(t, 75) - np.percentile(t, 25)) / np.median(t) for t in (*together, *alone))
     a, b = median_ratio(together), median_ratio(alone)
     return (f'| {runtime} | {np.median(together[0]):.2f}, {np.median(together[1]):.2f} | {np.median(alone[0]):.2f}, '

@@ -32,7 +32,7 @@ from syno_nni import model_zoo
 from syno_nni.errors import SynoError
 from syno_nni.measure import RUNTIMES
 from syno_nni.measure.lock import measurement_lock
-from syno_nni.measure.runtimes import export_onnx
+from syno_nni.measure.onnx import export_onnx
 from syno_nni.measure.turns import take_turns
 from syno_nni.model_zoo.evidence import change, speedup
 from syno_nni.search_spaces.slots import find_slots

@@ -33,7 +33,7 @@ from syno_nni.search_spaces.slot_table import quantity
 from syno_nni.search_spaces.slots import Excluded, Slot, find_slots
 
 RESULTS = Path(__file__).parent / 'results'
-TABLE = Path(__file__).parent.parent / 'docs' / 'tested_models.md'
+TABLE = Path(__file__).parent.parent / 'docs' / 'measurements' / 'tested_models.md'
 MODELS = """
 resnet10t resnet18 resnet34 resnet50 resnet26d resnext50_32x4d seresnext26d_32x4d ecaresnet26t skresnet18
 res2net50_14w_8s densenet121 dla34 vgg11_bn ese_vovnet19b_slim cspresnet50 selecsls42 nf_resnet50 hgnetv2_b0

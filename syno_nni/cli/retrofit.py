@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     model_zoo.save_folder(result, folder, base=base, input_size=example.shape[1:], evidence=evidence, card=card)
     print(_summary(evidence))
     if args.onnx:
-        from syno_nni.measure.runtimes import export_onnx
+        from syno_nni.measure.onnx import export_onnx
         export_onnx(result.eval(), example, folder / 'model.onnx', free_batch=True)
     print(f'\nWritten to {folder}: {", ".join(sorted(p.name for p in folder.iterdir()))}')
     print(f"Load with: import syno_nni.model_zoo; timm.create_model('local-dir:{folder}', pretrained=True)")

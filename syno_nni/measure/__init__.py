@@ -1,6 +1,4 @@
-"""Latency measurement."""
+"""Latency measurement: two models in turns, in any of the runtimes."""
 
-IN_PROCESS = ('eager', 'inductor')
-SEPARATE = ('onnx', 'openvino')
-RUNTIMES = (*IN_PROCESS, *SEPARATE)
-"""What models are measured in: torch's runtimes in this process, the others each in one of their own."""
+RUNTIMES = ('eager', 'inductor', 'onnx', 'openvino')
+"""What models are measured in: each is a module here with a :class:`~syno_nni.measure.runtime.Runtime` called ``RUNTIME``."""

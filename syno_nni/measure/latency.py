@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from syno_nni.errors import MeasureError
 
 from .lock import measurement_lock
+from .runtime import Rounds
 from .runtimes import time_in
 from .threads import torch_threads
 
@@ -95,15 +96,15 @@ def measure_pair(candidate: nn.Module, baseline: nn.Module, example: Tensor, *, 
     with measurement_lock(), torch_threads(threads), _evaluating(*models.values()):
         used = torch.get_num_threads()
         expected = [_output(model, example, name) for name, model in models.items()]
-        timings, outputs = time_in(runtime, list(models.values()), example, threads=used, warmup=warmup,
-                                   min_rounds=min_rounds, max_rounds=max_rounds, seconds=seconds)
-    for name, want, got in zip(models, expected, outputs, strict=True):
+        timed = time_in(runtime, list(models.values()), example, threads=used,
+                        rounds=Rounds(warmup, min_rounds, max_rounds, seconds))
+    for name, want, got in zip(models, expected, timed.outputs, strict=True):
         _compare(want, got, name, runtime)
-    ratios = np.asarray(timings[1]) / np.asarray(timings[0])
+    ratios = np.asarray(timed.timings_ms[1]) / np.asarray(timed.timings_ms[0])
     low, median, high = (float(q) for q in np.percentile(ratios, (25, 50, 75)))
-    results = [Latency.of(t) for t in timings]
-    noisy = (high - low) / median > NOISY_SPREAD or any(r.spread > NOISY_SPREAD for r in results)
-    return PairLatency(*results, speedup=median, speedup_sure=_lower_bound(ratios),
+    first, second = (Latency.of(t) for t in timed.timings_ms)
+    noisy = (high - low) / median > NOISY_SPREAD or max(first.spread, second.spread) > NOISY_SPREAD
+    return PairLatency(candidate=first, baseline=second, speedup=median, speedup_sure=_lower_bound(ratios),
                        speedup_low=low, speedup_high=high, noisy=noisy, runtime=runtime,
                        threads=used)
 

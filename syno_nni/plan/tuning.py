@@ -79,6 +79,7 @@ def host_name() -> str:
 
 def _fastest(op: Operator, sizes: Binding, found: tuple[Plan, ...], runtime: str, seconds: float, threads: int) -> Plan:
     from syno_nni.measure.lock import measurement_lock
+    from syno_nni.measure.runtime import Rounds
     from syno_nni.measure.runtimes import time_in
     from syno_nni.measure.threads import torch_threads
 
@@ -94,13 +95,13 @@ def _fastest(op: Operator, sizes: Binding, found: tuple[Plan, ...], runtime: str
     with torch.no_grad():
         want = models[0](x)
     with measurement_lock(), torch_threads(threads):
-        timings, outputs = time_in(runtime, models, x, threads=threads, warmup=3, min_rounds=10, max_rounds=200,
-                                   seconds=seconds * len(models))
-    right = [float(np.linalg.norm(got - want.numpy())) <= 1e-3 * float(want.norm()) for got in outputs]
+        timed = time_in(runtime, models, x, threads=threads,
+                        rounds=Rounds(warmup=3, min_rounds=10, max_rounds=200, seconds=seconds * len(models)))
+    right = [float(np.linalg.norm(got - want.numpy())) <= 1e-3 * float(want.norm()) for got in timed.outputs]
     if not any(right):
         raise MeasureError(f'no plan of operator {op.id} computes the right thing in {runtime}')
     # The lower quartile: other processes only ever make a call slower.
-    times = [float(np.percentile(t, 25)) if ok else math.inf for t, ok in zip(timings, right)]
+    times = [float(np.percentile(t, 25)) if ok else math.inf for t, ok in zip(timed.timings_ms, right)]
     return found[next(n for n, t in enumerate(times) if t <= CLOSE * min(times))]
 
 

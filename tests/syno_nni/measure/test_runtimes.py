@@ -16,10 +16,11 @@ from torch import nn
 from syno_nni.errors import MeasureError
 from syno_nni.measure import RUNTIMES
 from syno_nni.measure.latency import measure_pair
+from syno_nni.measure.runtime import Rounds
 from syno_nni.measure.runtimes import missing, time_in
 from syno_nni.measure.turns import take_turns
 
-ROUNDS = {'threads': 1, 'warmup': 1, 'min_rounds': 3, 'max_rounds': 3, 'seconds': 0.01}
+ROUNDS = Rounds(warmup=1, min_rounds=3, max_rounds=3, seconds=0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +42,10 @@ def test_outputs_are_those_of_torch(runtime: str) -> None:
     if missing(runtime):
         pytest.skip(missing(runtime))
     x = torch.randn(1, 3, 8, 8)
-    timings, outputs = time_in(runtime, models(), x, **ROUNDS)
-    assert [len(t) for t in timings] == [3, 3]
-    assert min(min(t) for t in timings) > 0
-    for model, got in zip(models(), outputs, strict=True):
+    timed = time_in(runtime, models(), x, threads=1, rounds=ROUNDS)
+    assert [len(t) for t in timed.timings_ms] == [3, 3]
+    assert min(min(t) for t in timed.timings_ms) > 0
+    for model, got in zip(models(), timed.outputs, strict=True):
         assert np.allclose(got, model(x).detach().numpy(), atol=1e-5)
 
 
@@ -59,7 +60,7 @@ def test_every_model_is_compiled_once_and_frozen(monkeypatch: pytest.MonkeyPatch
     compile_ = torch.compile
     monkeypatch.setattr(torch, 'compile', lambda f, **options: compile_(f, backend=backend, **options))
     many = [nn.Conv2d(3, 4, 3, padding=n).eval() for n in range(12)]
-    time_in('inductor', many, torch.randn(1, 3, 8, 8), **ROUNDS)
+    time_in('inductor', many, torch.randn(1, 3, 8, 8), threads=1, rounds=ROUNDS)
     assert frozen == [True] * 12
 
 
