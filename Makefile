@@ -12,12 +12,13 @@ BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 PACKAGE := setup.cfg pyproject.toml
 
-.PHONY: help install search test lint clean
+.PHONY: help install search test test-oldest lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make search    install, then search operators for a small ResNet on real images (CONFIG=, ARGS=)'
 	@echo 'make test      install, then run the tests (ARGS=, JOBS=)'
+	@echo 'make test-oldest   the tests with the oldest dependencies that setup.cfg allows'
 	@echo 'make lint      ruff, import-linter, mypy'
 	@echo 'make install   an editable install into $(VENV) (EXTRAS=all for every optional part)'
 	@echo 'make clean     remove build leftovers; run directories and $(VENV) stay'
@@ -39,6 +40,12 @@ search: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+# With the oldest version of every dependency that setup.cfg allows, in an environment of its own.
+test-oldest:
+	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet -c tests/oldest.txt -e '.[test]'
+	.venv-oldest/bin/python -m pytest -n $(JOBS) $(ARGS)
 
 # import-linter wants the package in one tree, which the mapped folders are not; a build is.
 lint: $(STAMP)

@@ -72,3 +72,14 @@ def test_wheel_holds_every_file_that_code_reads(options: configparser.SectionPro
         for path in (ROOT / folder).rglob('*'):
             if path.is_file() and path.suffix != '.pyc':
                 assert f'{name.replace(".", "/")}/{path.relative_to(ROOT / folder).as_posix()}' in packed
+
+
+def test_the_oldest_dependencies_are_those_that_are_tested(options: configparser.SectionProxy) -> None:
+    declared = {}
+    for line in lines(options['install_requires']):
+        name, found, minimum = line.partition('>=')
+        if found:
+            declared[name] = minimum.partition(',')[0]
+    pinned = dict(line.split('==') for line in (ROOT / 'tests' / 'oldest.txt').read_text().split() if '==' in line)
+    assert declared.keys() == pinned.keys()
+    assert all((pinned[name] + '.0').startswith(minimum) for name, minimum in declared.items())
