@@ -42,8 +42,7 @@ def published_space(**changes: Any) -> Any:
 
 def draw(space: Any, seconds: float, seed: int = 0) -> dict[str, Any]:
     """Completes the root for so many CPU seconds. An attempt is one random walk; `complete` makes several."""
-    from syno_nni.synthesis.completion import Completer
-    completer = Completer(space, np.random.default_rng(seed))
+    completer = space.completer(np.random.default_rng(seed))
     start = time.process_time()
     seen: Counter[str] = Counter()
     curve = []
@@ -144,8 +143,8 @@ def startup(options: argparse.Namespace) -> dict[str, Any]:
 
 def profile(options: argparse.Namespace) -> dict[str, Any]:
     """Shares of time by phase and by module; the profiler makes small functions look dearer than they are."""
-    from syno_nni.synthesis.completion import Completer
-    completer = Completer(space := published_space(), np.random.default_rng(0))
+    space = published_space()
+    completer = space.completer(np.random.default_rng(0))
     for _ in range(500):  # what is remembered later counts little
         completer.complete(space.root, thorough=False)
     profiler = cProfile.Profile()
@@ -158,8 +157,8 @@ def profile(options: argparse.Namespace) -> dict[str, Any]:
     modules: Counter[str] = Counter()
     phases: dict[str, float] = {}
     names = {('completion.py', '_reduce'): 'reductions', ('completion.py', '_view'): 'views and ways to the input',
-             ('spreading.py', 'draw'): 'weights drawn', ('space.py', 'macs_over_layer'): 'MACs',
-             ('space.py', 'finish'): 'canonical form and limits'}
+             ('spreading.py', 'draw'): 'weights drawn', ('budgets.py', 'macs_over_layer'): 'MACs',
+             ('tree.py', 'finish'): 'canonical form and limits'}
     for (path, _, function), (_, _, own, cumulative, _) in stats.items():
         file = Path(path)
         modules[f'{file.parent.name}/{file.name}' if 'syno_nni' in path else 'Python and numpy'] += own / total

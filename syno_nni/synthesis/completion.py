@@ -8,28 +8,29 @@ proof.
 """
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from collections.abc import Iterator as Iter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from syno_nni.errors import SpaceError
 from syno_nni.operator import Operator
-from syno_nni.operator.expr import Coordinate, MergeLeft, MergeRight, Out, Split, Sum
+from syno_nni.operator.expr import Coordinate, MergeLeft, MergeRight, Out, Split
 from syno_nni.operator.size import Size, product
 
-from .construction import REDUCE, VIEW, WEIGH, Finish, Match, Reduce, State, View, steps
-from .distance import Item, Plan
+from .construction import REDUCE, UNFOLD, VIEW, WEIGH, Finish, Match, Reduce, State, View, steps
+from .distance import Item, Route
+from .membership import affordable
 from .randomness import Random
 from .spreading import Spreading
-
-if TYPE_CHECKING:
-    from .space import OperatorSpace
+from .tree import StateTree
+from .views import DRAWN
 
 WALKS = 200
 REDUCTION_DRAWS = 96   # sets of reductions drawn until their volume fits the MACs
-PLAN_DRAWS = 6         # ways to the input tried from one state
+ROUTE_DRAWS = 6       # ways to the input tried from one state
 WEIGHT_DRAWS = 32      # assignments of coordinates to weights tried for one data graph
 COSTED_DRAWS = 8       # those of them whose MACs are computed
 TRIES = 6              # random views of one kind tried
@@ -40,31 +41,68 @@ CUT = 0.1              # how often a Merge is made for the weights
 STRAIGHT = 0.9         # how often axes stay where they are
 EXHAUSTED_STATES = 4_000
 UNBOUNDED_STEPS = 20   # how long operators become where the space sets no limit
-# How often each kind of view is drawn, relative to the others that are possible.
-KIND_WEIGHTS = {'Convolve': 6.0, 'Split': 2.5, 'Unfold': 1.0, 'Shift': 0.7, 'Stride': 0.7, 'Merge': 1.2}
-WINDOW, PART, OTHER = range(3)
+COMPLEXITY = 0.65      # how long operators become if nobody says, from 0 (short ones too) to 1 (long ones only)
+WINDOW, PART, OTHER = range(3)  # what a reduction is likely for
 ROLE_WEIGHTS = {WINDOW: 1.0, PART: 1.0, OTHER: 0.4}
 
 
 class _Option(NamedTuple):
     """A way to the input, and the live coordinates that only weights shall use, by their places."""
 
-    plan: Plan
+    route: Route
     ranks: tuple[int, ...]
     chance: float
     quality: float  # how likely it leads to an operator that is neither too dear nor simpler than it looks
 
 
-class Completer:
-    """Draws completions of states of one space. ``walks`` and ``successes`` count what it took."""
+class Remembered:
+    """What all walks through one tree share: ways to the input, and what reductions are likely for."""
 
-    def __init__(self, space: OperatorSpace, rng: np.random.Generator) -> None:
-        self.space = space
+    def __init__(self, tree: StateTree) -> None:
+        self.tree = tree
+        self.options: dict[Hashable, tuple[_Option, ...]] = {}
+
+    @cached_property
+    def reductions_by_role(self) -> dict[int, list[Size]]:
+        """Every size that a reduction may have, by what it is likely for."""
+        found: dict[int, list[Size]] = {}
+        for size in self.tree.domain.reductions():
+            found.setdefault(self._role(size), []).append(size)
+        return found
+
+    def _role(self, size: Size) -> int:
+        """A window along a dimension that keeps its order (an image side), a part of the input, or something else."""
+        domain = self.tree.domain
+        if domain.window(size) and any(domain.unfoldable(w, size) for w in domain.wanted if domain.has_banned(w)):
+            return WINDOW
+        return PART if any(domain.whole(w / size) for w in domain.wanted) else OTHER
+
+
+class Completer:
+    """Draws completions of states of one tree. ``walks`` and ``successes`` count what it took.
+
+    Args:
+        complexity: how long operators become, from 0 (every number of steps alike) to 1 (as many as the limits allow).
+        remembered: what earlier walks through the tree have found out; it changes no result.
+    """
+
+    def __init__(self, tree: StateTree, rng: np.random.Generator, *, complexity: float = COMPLEXITY,
+                 remembered: Remembered | None = None) -> None:
+        self.tree, self.signature, self.views, self.weighing = tree, tree.signature, tree.views, tree.weighing
+        self.limits, self.domain = tree.limits, tree.domain
         self.random = Random(rng)
+        self.complexity = complexity
+        self.remembered = remembered or Remembered(tree)
         self.walks = 0
         self.successes = 0
 
     def complete(self, state: State, min_steps: int = 0, thorough: bool = True) -> Operator | None:
+        """A random operator of at least ``min_steps`` steps that a state leads to. None proves that there is none if
+        ``thorough``, and says that random walks found none if not.
+
+        Raises:
+            SpaceError: ``thorough``, and neither an operator nor a proof was found in reasonable time.
+        """
         for _ in range(WALKS):
             self.walks += 1
             op = self._walk(state, min_steps)
@@ -74,11 +112,10 @@ class Completer:
         return self._exhaust(state, min_steps) if thorough else None
 
     def _walk(self, state: State, min_steps: int) -> Operator | None:
-        space = self.space
-        limit = space.limits.steps if space.limits.steps >= 0 else max(UNBOUNDED_STEPS, min_steps)
+        limit = self.limits.steps if self.limits.steps >= 0 else max(UNBOUNDED_STEPS, min_steps)
         # Long operators are many and short ones few: drawn evenly, short ones would mostly be repeats.
-        target = max(min_steps, state.steps, 3 + round((limit - 3) * self.random.uniform() ** (1 - space.complexity)))
-        most = space.limits.weights if space.limits.weights >= 0 else 4
+        target = max(min_steps, state.steps, 3 + round((limit - 3) * self.random.uniform() ** (1 - self.complexity)))
+        most = self.limits.weights if self.limits.weights >= 0 else 4
         # The more weights, the more ways there are to share the coordinates out.
         more = max(1, most - len(state.weights))
         weights = len(state.weights) + 1 + max(self.random.below(more), self.random.below(more))
@@ -95,14 +132,14 @@ class Completer:
         return self._accept(state, min_steps)
 
     def _accept(self, state: State, min_steps: int) -> Operator | None:
-        op = self.space.finish(state)
+        op = self.tree.finish(state)
         return op if op is not None and steps(op) >= min_steps else None
 
     # ---- reductions ----
 
     def _reduce(self, start: State, target: int, weights: int) -> State | None:
         """Adds reductions: a random number, of a volume that the MACs allow, from which the input can be reached."""
-        limits = self.space.limits
+        limits = self.limits
         most = min(limits.reductions if limits.reductions >= 0 else target, target - 2)
         for draw in range(REDUCTION_DRAWS):
             if draw % 8 == 0:
@@ -112,13 +149,13 @@ class Completer:
             if sizes is None or not self._volume_fits(sizes, weights):
                 continue
             key = (sizes, target - start.steps, weights)
-            if start == self.space.root and not self.space.options.get(key, True):
+            if start == self.tree.root and not self.remembered.options.get(key, True):
                 continue
             state = start
             for size in sizes[len(start.reductions):]:
                 state = Reduce(size).apply(state)
             options = self._options(state, target, weights)
-            self.space.options[key] = options
+            self.remembered.options[key] = options
             if options and self.random.uniform() < max(o.quality for o in options):
                 return state
         return None
@@ -126,17 +163,16 @@ class Completer:
     def _draw_reductions(self, first: tuple[Size, ...], number: int) -> tuple[Size, ...] | None:
         """``first`` and random reductions within the variables' budgets; windows, parts of the input's dimensions, and
         the rest take turns."""
-        space = self.space
-        left = {v.name: v.budget for v in space.variables}
+        left = {v.name: v.budget for v in self.signature.variables}
         for size in first:
             for variable, exponent in size.powers:
                 left[variable] -= abs(exponent)
         drawn: list[Size] = []
-        roles = list(space.reductions_by_role)
+        roles = list(self.remembered.reductions_by_role)
         chances = [ROLE_WEIGHTS[r] for r in roles]
         for _ in range(number - len(first)):
             for _ in range(TRIES):
-                size = self.random.choice(space.reductions_by_role[self.random.weighted(roles, chances)])
+                size = self.random.choice(self.remembered.reductions_by_role[self.random.weighted(roles, chances)])
                 if all(left[variable] >= abs(exponent) for variable, exponent in size.powers):
                     break
             else:
@@ -148,115 +184,93 @@ class Completer:
 
     def _volume_fits(self, reductions: Sequence[Size], weights: int) -> float:
         """How promising the product of output elements and reductions is with regard to the MACs; 0 for not at all."""
-        allowed = self.space.macs_ratio
+        allowed = self.signature.macs_ratio
         if allowed is None:
             return 1.0
-        volume = self.space.volume_over_layer(reductions)
+        volume = self.signature.budgets.volume_over_layer(reductions)
         if volume < allowed[0]:
             return 0.0
         # The MACs are at most the volume with one weight, and mostly less only if an unweighted sum is taken first.
         if weights > 1 or volume <= allowed[1]:
             return 1.0
-        return POOLED if volume <= allowed[1] * self.space.limits.heuristics.max_pooling else 0.0
+        return POOLED if volume <= allowed[1] * self.limits.heuristics.max_pooling else 0.0
 
     # ---- views ----
 
     def _view(self, state: State, target: int, weights: int) -> State | None:
         """Random views while there are steps to spare, then a way to the input; ends matched."""
-        space = self.space
-        plans = space.plans(state, target - state.steps, min(weights, 2))
-        spare = target - state.steps - min(p.cost for p in plans) if plans else 0
+        routes = self.tree.routes(state, target - state.steps, min(weights, 2))
+        spare = target - state.steps - min(r.cost for r in routes) if routes else 0
         for _ in range(spare):
             view = self._draw_view(state, target, weights)
             if view is None:
                 break
-            state = space.step(state, view)
-        return self._reach(state, target, weights, PLAN_DRAWS)
+            state = self.tree.step(state, view)
+        return self._to_input(state, target, weights, ROUTE_DRAWS)
 
     def _draw_view(self, state: State, target: int, weights: int) -> View | None:
-        """A random view, its kind drawn by `KIND_WEIGHTS`. A window that is a reduction by itself, along a dimension of
-        the output that has an order, comes before other windows, since that is what convolutions do."""
-        kinds = [k for k in KIND_WEIGHTS if self.space.views.left(state, 'Unfold' if k == 'Convolve' else k)]
+        """A random view from which the input can still be reached, its kind drawn first."""
+        kinds = [k for k in DRAWN if self.views.left(state, k.primitive)]
         while kinds:
-            kind = self.random.weighted(kinds, [KIND_WEIGHTS[k] for k in kinds])
+            kind = self.random.weighted(kinds, [k.chance for k in kinds])
             kinds.remove(kind)
             for _ in range(TRIES):
-                view = self._one_view(state, kind)
-                if view is not None and self._options(self.space.step(state, view), target, weights):
+                view = kind.draw(self.views, state.live, self.random)
+                if view is not None and self._options(self.tree.step(state, view), target, weights):
                     return view
         return None
 
-    def _one_view(self, state: State, kind: str) -> View | None:
-        views, live = self.space.views, state.live
-        if kind in ('Split', 'Unfold'):
-            first, second = self.random.choice(live), self.random.choice(live)
-            if first is second:
-                return None
-            return views.split(first, second) if kind == 'Split' else views.unfold(first, second)
-        if kind == 'Convolve':
-            along = [c for c in live if self.space.banned(c.size)]
-            windows = [c for c in live if isinstance(c, Sum) and self.space.domain.window(c.size)]
-            return views.unfold(self.random.choice(along), self.random.choice(windows)) if along and windows else None
-        node = self.random.choice(live)
-        if kind == 'Merge':
-            blocks = self.space.domain.blocks(node.size)
-            return views.merge(node, self.random.choice(blocks)) if blocks else None
-        if kind == 'Shift':
-            return views.shift(node)
-        return views.stride(node, self.random.choice(views.strides)) if views.strides else None
-
-    def _reach(self, state: State, target: int, weights: int, draws: int) -> State | None:
+    def _to_input(self, state: State, target: int, weights: int, draws: int) -> State | None:
         """Follows random ways to the input that the MACs allow."""
         options = self._options(state, target, weights)
-        if not options and self.space.steps_left(state) + state.steps > target:
-            options = self._options(state, state.steps + self.space.steps_left(state), weights)
+        if not options and self.tree.steps_left(state) + state.steps > target:
+            options = self._options(state, state.steps + self.tree.steps_left(state), weights)
         chances = [o.chance for o in options]
         for _ in range(min(draws, len(options))):
             number = self.random.weighted(range(len(options)), chances)
             chances[number] = 0.0
-            reached = self._follow(state, options[number], target, weights)
-            if reached is not None:
-                return reached
+            matched = self._follow(state, options[number], target, weights)
+            if matched is not None:
+                return matched
         return None
 
     def _options(self, state: State, target: int, weights: int) -> tuple[_Option, ...]:
         """Ways to the input whose MACs may fit; remembered by what they depend on."""
-        space = self.space
-        items = tuple(space.items(state))
-        allowance = space.allowance(state)
+        items = tuple(self.tree.items(state))
+        allowance = self.tree.allowance(state)
         halves = tuple((n, m) for n, a in enumerate(state.live) for m, b in enumerate(state.live[:n]) if _siblings(a, b))
         key = (items, state.reductions, target - state.steps, weights, allowance, halves)
-        found = space.options.get(key)
+        found = self.remembered.options.get(key)
         if found is None:
-            if len(space.options) >= MAX_OPTIONS:
-                space.options.clear()
-            found = space.options[key] = tuple(self._list_options(state, items, target, weights, halves))
+            if len(self.remembered.options) >= MAX_OPTIONS:
+                self.remembered.options.clear()
+            found = self.remembered.options[key] = tuple(self._list_options(state, items, target, weights, halves))
         return found
 
     def _list_options(self, state: State, items: Sequence[Item], target: int, weights: int,
                       halves: Sequence[tuple[int, int]]) -> Iter[_Option]:
-        for plan in self.space.plans(state, target - state.steps, min(weights, 2)):
-            if weights == 1 and any(plan.rest >> n & plan.rest >> m & 1 for n, m in halves):
+        for route in self.tree.routes(state, target - state.steps, min(weights, 2)):
+            if weights == 1 and any(route.rest >> n & route.rest >> m & 1 for n, m in halves):
                 continue  # a weight that holds both halves holds the whole
-            held = [n for n in range(len(items)) if plan.rest >> n & 1 and items[n].bare_sum and items[n].droppable]
+            held = [n for n in range(len(items)) if route.rest >> n & 1 and items[n].bare_sum and items[n].droppable]
             least = tuple(n for n in held if not items[n].window)
             # Cheap ways are preferred, which leave room for more.
-            chance, quality = 0.5 ** plan.cost, 1.0
+            chance, quality = 0.5 ** route.cost, 1.0
             # Sums that are joined and that one weight holds are one sum.
             if weights == 1 and any(sum(items[n].bare_sum for n in range(len(items)) if way.mask >> n & 1) > 1
-                                    for way in plan.ways):
+                                    for way in route.ways):
                 quality = POOLED
-            yield from self._option(state, plan, least, weights, chance, quality)
+            yield from self._option(state, route, least, weights, chance, quality)
             if weights > 1:
                 for n in held:
                     if items[n].window:  # mostly they are used as such
-                        yield from self._option(state, plan, tuple(sorted((*least, n))), weights, RANK_WINDOWS * chance,
+                        yield from self._option(state, route, tuple(sorted((*least, n))), weights, RANK_WINDOWS * chance,
                                                 quality)
 
-    def _option(self, state: State, plan: Plan, ranks: tuple[int, ...], weights: int, chance: float,
+    def _option(self, state: State, route: Route, ranks: tuple[int, ...], weights: int, chance: float,
                 quality: float) -> Iter[_Option]:
         """The option if reductions may be left to weights (two weights use them as one), and the MACs may fit."""
-        domain = self.space.domain
+        domain = self.domain
         used = list(state.reductions)
         if ranks:
             joint = product(state.live[n].size for n in ranks)
@@ -266,66 +280,67 @@ class Completer:
                 used.remove(state.live[n].size)
         quality *= self._volume_fits(used, weights)
         if quality:
-            yield _Option(plan, ranks, chance * quality, quality)
+            yield _Option(route, ranks, chance * quality, quality)
 
     def _follow(self, state: State, option: _Option, target: int, weights: int) -> State | None:
-        space, live, plan, ranks = self.space, state.live, option.plan, option.ranks
+        live, route, ranks = state.live, option.route, option.ranks
+        wanted = self.signature.wanted
         again = False
-        for way in plan.ways:
+        for way in route.ways:
             nodes = self.random.shuffled([live[i] for i in range(len(live)) if way.mask >> i & 1])
             if way.shifts:
                 # Only a Split with a small inner block may be shifted and cut.
-                nodes.sort(key=lambda n: space.domain.upper(n.right.size if isinstance(n, Split) else n.size))
+                nodes.sort(key=lambda n: self.domain.upper(n.right.size if isinstance(n, Split) else n.size))
             # Splits nest to the right: what has been joined stands on the right of what joins it.
             node = nodes[0]
             for other in nodes[1:]:
-                view = space.views.split(other, node) or space.views.split(node, other)
+                view = self.views.split(other, node) or self.views.split(node, other)
                 if view is None:
                     return None
-                state, node = space.step(state, view), view.new[0]
+                state, node = self.tree.step(state, view), view.new[0]
             if way.shifts:
-                view = space.views.shift(node)
+                view = self.views.shift(node)
                 if view is None:
                     return None
-                state, node = space.step(state, view), view.new[0]
+                state, node = self.tree.step(state, view), view.new[0]
             if way.merges:
-                blocks = [b for b in space.domain.blocks(node.size) if b in space.wanted or node.size / b in space.wanted]
-                views = [v for b in blocks if (v := space.views.merge(node, b)) is not None]
+                blocks = [b for b in self.domain.blocks(node.size) if b in wanted or node.size / b in wanted]
+                views = [v for b in blocks if (v := self.views.merge(node, b)) is not None]
                 if not views:
                     return None
-                state = space.step(state, self.random.choice(views))
+                state = self.tree.step(state, self.random.choice(views))
                 again |= way.merges > 1
-        kept = [c for c in state.live if not (c in live and plan.rest >> live.index(c) & 1)]
+        kept = [c for c in state.live if not (c in live and route.rest >> live.index(c) & 1)]
         for number, node in enumerate(live):
-            if plan.rest >> number & 1 and number not in ranks:
+            if route.rest >> number & 1 and number not in ranks:
                 following = self._eliminate(state, node, kept)
                 if following is None:
                     return None
                 state = following
         if again:
-            return self._reach(state, target, weights, 2)
-        left = space.limits.steps - state.steps if space.limits.steps >= 0 else 1
+            return self._to_input(state, target, weights, 2)
+        left = self.limits.steps - state.steps if self.limits.steps >= 0 else 1
         if left < 1:
             return None
-        matches = list(space.matches(state))
-        return space.step(state, self._match(state, matches)) if matches else None
+        matches = list(self.tree.matches(state))
+        return self.tree.step(state, self._match(state, matches)) if matches else None
 
     def _eliminate(self, state: State, node: Coordinate, kept: list[Coordinate]) -> State | None:
         """Makes a coordinate a window along one of those ``kept`` for the input, or leaves it to a weight."""
-        item = self.space.item(node)
-        if item.window and self.space.views.left(state, 'Unfold'):
-            targets = [v for t in kept if (v := self.space.views.unfold(t, node)) is not None]
-            if targets := [v for v in targets if self.space.banned(v.old[0].size)] or targets:
+        item = self.tree.item(node)
+        if item.window and self.views.left(state, UNFOLD):
+            targets = [v for t in kept if (v := self.views.unfold(t, node)) is not None]
+            if targets := [v for v in targets if self.signature.banned(v.old[0].size)] or targets:
                 view = self.random.choice(targets)
                 kept[kept.index(view.old[0])] = view.new[0]
-                return self.space.step(state, view)
+                return self.tree.step(state, view)
         return state if item.droppable else None
 
     def _match(self, state: State, matches: Sequence[Match]) -> Match:
         """One that leaves the axes where they are, mostly: a transposed map does not line up with a residual."""
         def straight(match: Match) -> bool:
             order = [leaf.index for c in match.inputs for leaf in c.iterators()
-                     if isinstance(leaf, Out) and self.space.banned(leaf.size)]
+                     if isinstance(leaf, Out) and self.signature.banned(leaf.size)]
             return order == sorted(order)
 
         kept = [m for m in matches if straight(m)]
@@ -336,24 +351,23 @@ class Completer:
     # ---- weights ----
 
     def _weigh(self, state: State, number: int, min_steps: int) -> Operator | None:
-        """Spreads the candidates over weights at random until the operator is within the budgets."""
-        space = self.space
-        if space.steps_left(state) > number and self.random.uniform() < CUT and (cuts := space.weighing.cuts(state)):
-            state = space.step(state, self.random.choice(cuts))
-        left = space.steps_left(state)
-        _, ranks = space.weighing.needs(state)
+        """Spreads what may index weights over them at random until the operator is within the budgets."""
+        if self.tree.steps_left(state) > number and self.random.uniform() < CUT and (cuts := self.weighing.cuts(state)):
+            state = self.tree.step(state, self.random.choice(cuts))
+        left = self.tree.steps_left(state)
+        _, ranks = self.weighing.needs(state)
         number = min(max(number - len(state.weights), 2 if ranks else 1), left)
-        if space.limits.weights >= 0:
-            number = min(number, space.limits.weights - len(state.weights))
+        if self.limits.weights >= 0:
+            number = min(number, self.limits.weights - len(state.weights))
         if not state.weights and number < (2 if ranks else 1):
             return None
         if number < 1:
-            return self._accept(space.step(state, Finish()), min_steps)
-        spreading = Spreading(space, state, number, self.random)
+            return self._accept(self.tree.step(state, Finish()), min_steps)
+        spreading = Spreading(self.weighing, state, number, self.random)
         costed = 0
         for _ in range(WEIGHT_DRAWS):
             final = spreading.draw()
-            if final is None or not space.affordable(final):
+            if final is None or not affordable(self.signature, final.operator):
                 continue
             costed += 1
             if (op := self._accept(final, min_steps)) is not None:
@@ -366,12 +380,12 @@ class Completer:
 
     def _exhaust(self, state: State, min_steps: int) -> Operator | None:
         """Depth-first search of all that the state leads to, in random order; None proves that there is nothing."""
-        seen: set[tuple] = set()
+        seen: set[Hashable] = set()
         stack = [state]
         while stack:
             state = stack.pop()
             if state.is_final:
-                op = self.space.finish(state)
+                op = self.tree.finish(state)
                 if op is not None and steps(op) >= min_steps:
                     return op
                 continue
@@ -381,8 +395,8 @@ class Completer:
             if len(seen) > EXHAUSTED_STATES:
                 raise SpaceError(f'no completion found in {WALKS} walks, and {EXHAUSTED_STATES} states did not settle whether '
                                  f'there is one: loosen the limits or the budgets')
-            actions = self.random.shuffled(self.space.actions(state))
-            stack.extend(self.space.step(state, action) for action in actions)
+            actions = self.random.shuffled(self.tree.actions(state))
+            stack.extend(self.tree.step(state, action) for action in actions)
         return None
 
 
@@ -392,4 +406,4 @@ def _siblings(a: Coordinate, b: Coordinate) -> bool:
             and type(a) is not type(b) and a.block == b.block and a.of == b.of)
 
 
-__all__ = ['Completer']
+__all__ = ['COMPLEXITY', 'Completer', 'Remembered']

@@ -7,20 +7,39 @@ is complete. Steps that commute lead to the same state, and states with the same
 """
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from syno_nni.operator import Operator
 from syno_nni.operator.canonical import total_key
-from syno_nni.operator.expr import Coordinate, Iterator, MergeLeft, MergeRight, Sum
+from syno_nni.operator.expr import Coordinate, Iterator, MergeLeft, MergeRight, Shift, Split, Stride, Sum, Unfold
 from syno_nni.operator.formula import coordinate_text, names
 from syno_nni.operator.size import Size
 
-from .digits import Boundary, boundaries, determined
+from .mixed_radix import Boundary, boundaries, determined
 
 REDUCE, VIEW, WEIGH, FINAL = 'reduce', 'view', 'weigh', 'final'
+
+
+class Primitive(NamedTuple):
+    """A kind of view. ``node``: the class of what it makes (of a Merge, the outer half); ``limit``: what counts it in
+    `syno_nni.synthesis.limits.Limits`."""
+
+    name: str
+    node: type[Coordinate]
+    limit: str
+
+
+SPLIT = Primitive('Split', Split, 'splits')
+MERGE = Primitive('Merge', MergeLeft, 'merges')
+UNFOLD = Primitive('Unfold', Unfold, 'unfolds')
+SHIFT = Primitive('Shift', Shift, 'shifts')
+STRIDE = Primitive('Stride', Stride, 'strides')
+VIEW_PRIMITIVES = (SPLIT, MERGE, UNFOLD, SHIFT, STRIDE)  # limits are checked in this order
+_COUNTED = {p.node: p.name.lower() for p in VIEW_PRIMITIVES}
 
 
 @dataclass(frozen=True)
@@ -37,7 +56,7 @@ class State:
     cuts: frozenset[tuple[Coordinate, Size]] = frozenset()  # Merges that only weights use
 
     @cached_property
-    def key(self) -> tuple:
+    def key(self) -> Hashable:
         """Equal for states that differ in the names and order of reductions, live coordinates and weights only."""
         halves = tuple(MergeLeft(of, block) for of, block in self.cuts)
         graph = Operator.trusted(self.outputs, self.reductions, self.inputs, (*self.weights, self.live, halves))
@@ -216,26 +235,26 @@ class Finish(Action):
 
 def primitives(op: Operator) -> dict[str, int]:
     """How many primitives of each kind an operator has; a Merge counts once."""
-    counts = dict.fromkeys(('split', 'unfold', 'shift', 'stride', 'merge'), 0)
+    counts = dict.fromkeys(_COUNTED.values(), 0)
     nodes = op.nodes()
     for node in nodes:
         if not isinstance(node, (Iterator, MergeLeft, MergeRight)):
-            counts[node.kind] += 1
+            counts[_COUNTED[type(node)]] += 1
     counts['merge'] = len(boundaries(nodes))
     return counts
 
 
 def dropped(op: Operator) -> list[Coordinate]:
-    """What the data does not reach: whole outputs, and halves of Merges whose other half it does reach."""
-    reached = {n for c in op.inputs for n in c.walk()}
-    missing: list[Coordinate] = [o for o in op.outs() if o not in reached]
-    halves: dict[tuple[Coordinate, Size], set[str]] = {}
-    for node in reached:
+    """What the data does not use: whole outputs, and halves of Merges whose other half it does use."""
+    used = {n for c in op.inputs for n in c.walk()}
+    missing: list[Coordinate] = [o for o in op.outs() if o not in used]
+    halves: dict[tuple[Coordinate, Size], set[type[Coordinate]]] = {}
+    for node in used:
         if isinstance(node, (MergeLeft, MergeRight)):
-            halves.setdefault((node.of, node.block), set()).add(node.kind)
+            halves.setdefault((node.of, node.block), set()).add(type(node))
     alone = [(of, block, kinds) for (of, block), kinds in halves.items() if len(kinds) == 1]
     for of, block, kinds in sorted(alone, key=lambda item: (item[0].depth, repr(item[:2]))):
-        missing.append(MergeRight(of, block) if kinds == {'div'} else MergeLeft(of, block))
+        missing.append(MergeRight(of, block) if kinds == {MergeLeft} else MergeLeft(of, block))
     return missing
 
 

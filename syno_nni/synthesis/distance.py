@@ -19,10 +19,10 @@ from syno_nni.operator.size import ONE, Size, product
 from .domain import SizeDomain, partitions
 
 INFINITE = 10 ** 6
-MAX_PLANS = 200
-MAX_KNOWN = 100_000  # remembered bounds and plans; then memory is given back
+MAX_ROUTES = 200
+MAX_KNOWN = 100_000  # remembered bounds and routes; then memory is given back
 CODE_BASE = 2 ** 12  # exponents stay far below half of it
-# How a coordinate can be cut by a Merge: at will; into small blocks only (a Shift); after a Shift, into small blocks (a
+# What a Merge of a coordinate takes: at will; into small blocks only (a Shift); after a Shift, into small blocks (a
 # Split of a small block, the outer half of a Merge); not at all (other Splits, a bare reduction).
 FREE, SMALL, SHIFTED, NEVER = range(4)
 
@@ -34,7 +34,7 @@ class Item(NamedTuple):
     droppable: bool  # a weight may take it over
     bare_sum: bool   # then two weights must: a reduction in one weight only is redundant
     window: bool     # it may become the window of an Unfold
-    cut: int = 0     # what a Merge of it takes: see FREE, SMALL, SHIFTED, NEVER
+    merge: int = 0   # what a Merge of it takes: see FREE, SMALL, SHIFTED, NEVER
 
 
 class Allowance(NamedTuple):
@@ -66,11 +66,11 @@ class _Fit(NamedTuple):
     union: int
     rest: Size
     small: bool
-    cuts: int  # Merges
+    merges: int
     supply: Size | None
 
 
-class Plan(NamedTuple):
+class Route(NamedTuple):
     """A way to the input: sets of items that become wanted dimensions, and the items to drop or unfold (bit masks)."""
 
     cost: int
@@ -101,11 +101,11 @@ class ShapeDistance:
             if numbers not in self._partitions:
                 self._partitions.append(numbers)
         self._partitions.sort(key=len, reverse=True)
-        self._joined_cut = FREE if domain.limits.heuristics.merge_of_split else SHIFTED
-        self._wide_cut = FREE if domain.limits.heuristics.merge_of_split else NEVER
-        self._known: dict[tuple, int] = {}
-        self._known_plans: dict[tuple, tuple[Plan, ...]] = {}
-        self._known_ways: dict[tuple, list[list[_Way]]] = {}
+        self._joined_merge = FREE if domain.limits.heuristics.merge_of_split else SHIFTED
+        self._wide_merge = FREE if domain.limits.heuristics.merge_of_split else NEVER
+        self._known: dict[tuple[tuple[Item, ...], Allowance], int] = {}
+        self._known_routes: dict[tuple[tuple[Item, ...], Allowance, int], tuple[Route, ...]] = {}
+        self._known_ways: dict[tuple[tuple[Item, ...], int, bool], list[list[_Way]]] = {}
         self._known_fits: dict[int, list[_Fit]] = {}
         self._known_supplied: dict[int, list[_Fit]] = {}
         self._codes: dict[Size, int] = {}
@@ -117,10 +117,10 @@ class ShapeDistance:
         if found is None:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
-            found = self._known[key] = self._search(key[0], allowance)
+            found = self._known[key] = self._least_steps(key[0], allowance)
         return found
 
-    def _search(self, items: tuple[Item, ...], allowance: Allowance) -> int:
+    def _least_steps(self, items: tuple[Item, ...], allowance: Allowance) -> int:
         best = INFINITE
 
         def budget() -> int:
@@ -130,24 +130,24 @@ class ShapeDistance:
             best = min(best, cost)
         return best
 
-    def plans(self, items: Sequence[Item], allowance: Allowance, budget: int) -> list[Plan]:
+    def routes(self, items: Sequence[Item], allowance: Allowance, budget: int) -> list[Route]:
         """Ways to get from ``items`` (in their order) to the wanted dimensions that the bound knows, within ``budget``."""
         order = sorted(range(len(items)), key=lambda n: _item_key(items[n]))
         key = (tuple(items[n] for n in order), allowance, budget)
-        found = self._known_plans.get(key)
+        found = self._known_routes.get(key)
         if found is None:
-            if len(self._known_plans) >= MAX_KNOWN:
-                self._known_plans.clear()
+            if len(self._known_routes) >= MAX_KNOWN:
+                self._known_routes.clear()
             solutions = self._solutions(key[0], allowance, lambda: budget + 1)
-            found = self._known_plans[key] = tuple(
-                Plan(cost, ways, rest) for cost, ways, rest in itertools.islice(solutions, MAX_PLANS))
+            found = self._known_routes[key] = tuple(
+                Route(cost, ways, rest) for cost, ways, rest in itertools.islice(solutions, MAX_ROUTES))
         if order == sorted(order):
             return list(found)
 
         def renumbered(mask: int) -> int:
             return sum(1 << order[n] for n in range(len(order)) if mask >> n & 1)
 
-        return [Plan(p.cost, tuple(w._replace(mask=renumbered(w.mask)) for w in p.ways), renumbered(p.rest)) for p in found]
+        return [Route(p.cost, tuple(w._replace(mask=renumbered(w.mask)) for w in p.ways), renumbered(p.rest)) for p in found]
 
     def _solutions(self, items: tuple[Item, ...], allowance: Allowance,
                    bound: Callable[[], int]) -> Iterator[tuple[int, tuple[_Way, ...], int]]:
@@ -207,11 +207,12 @@ class ShapeDistance:
             if fits is None:
                 fits = known[code] = self._fits(product(i.size for n, i in enumerate(items) if mask >> n & 1))
             if fits and count:
-                cut = items[low.bit_length() - 1].cut if count == 1 else self._joined_cut if small & mask else self._wide_cut
+                joined = self._joined_merge if small & mask else self._wide_merge
+                merge = items[low.bit_length() - 1].merge if count == 1 else joined
                 for fit in fits:
-                    if cut == NEVER and fit.cuts:
+                    if merge == NEVER and fit.merges:
                         continue
-                    if (way := self._way(items, mask, count, cut, fit)) is not None:
+                    if (way := self._way(items, mask, count, merge, fit)) is not None:
                         ways[fit.union].append(way)
             if reducible and count <= splits:
                 ways_supplied = self._known_supplied.get(code)
@@ -219,29 +220,29 @@ class ShapeDistance:
                     size = product(i.size for n, i in enumerate(items) if mask >> n & 1)
                     ways_supplied = self._known_supplied[code] = self._supplied_fits(size)
                 for fit in ways_supplied:
-                    joined = small & mask or self._small(fit.supply or ONE)
-                    cut = NEVER if not count else self._joined_cut if joined else self._wide_cut
-                    if (way := self._way(items, mask, count + 1, cut, fit)) is not None:
+                    fine = small & mask or self._small(fit.supply or ONE)
+                    merge = NEVER if not count else self._joined_merge if fine else self._wide_merge
+                    if (way := self._way(items, mask, count + 1, merge, fit)) is not None:
                         ways[fit.union].append(way)
         for each in ways:
             each.sort(key=lambda way: way.cost)
         return ways
 
-    def _way(self, items: tuple[Item, ...], mask: int, count: int, cut: int, fit: _Fit) -> _Way | None:
+    def _way(self, items: tuple[Item, ...], mask: int, count: int, merge: int, fit: _Fit) -> _Way | None:
         """What it takes to turn ``count`` items, those of ``mask`` and perhaps a new reduction, into a union of wanted
         dimensions, if it can be done."""
-        if fit.cuts and (cut == NEVER or (cut != FREE and not fit.small)):
+        if fit.merges and (merge == NEVER or (merge != FREE and not fit.small)):
             return None
-        if cut != FREE and self._unions[fit.union][1] > 1 and not self._separable(items, mask, fit):
+        if merge != FREE and self._unions[fit.union][1] > 1 and not self._separable(items, mask, fit):
             return None
-        shifts = int(fit.cuts > 0 and cut == SHIFTED)
-        return _Way(mask, count - 1, fit.cuts, shifts, int(fit.supply is not None),
-                    count - 1 + fit.cuts + shifts + (fit.supply is not None), fit.supply)
+        shifts = int(fit.merges > 0 and merge == SHIFTED)
+        return _Way(mask, count - 1, fit.merges, shifts, int(fit.supply is not None),
+                    count - 1 + fit.merges + shifts + (fit.supply is not None), fit.supply)
 
     def _separable(self, items: tuple[Item, ...], mask: int, fit: _Fit) -> bool:
         """Whether joined items can end up as several wanted dimensions when only small blocks are exchanged."""
         chosen = [i for n, i in enumerate(items) if mask >> n & 1]
-        sizes = [i.size for i in chosen if i.cut != FREE] + ([fit.supply] if fit.supply else [])
+        sizes = [i.size for i in chosen if i.merge != FREE] + ([fit.supply] if fit.supply else [])
         # Others may be cut into any blocks before they are joined: they fill what is left.
         fill = len(sizes) < len(chosen) + (fit.supply is not None)
 
@@ -268,7 +269,7 @@ class ShapeDistance:
         """The unions that a dimension of ``size`` would contain with one more reduction."""
         found = []
         # The product may exceed what is wanted by a small block, or any where Splits can be cut.
-        over = (ONE, *self._small_sizes) if self._joined_cut == SHIFTED else (ONE, *self.domain.reductions())
+        over = (ONE, *self._small_sizes) if self._joined_merge == SHIFTED else (ONE, *self.domain.reductions())
         for number, (wanted, pieces) in enumerate(self._unions):
             for rest in over:
                 if self.domain.reduction(supply := rest * wanted / size):
@@ -316,5 +317,5 @@ class ShapeDistance:
         return cost + 1 + (1 if not fits else min(either, 1))
 
 
-def _item_key(item: Item) -> tuple:
+def _item_key(item: Item) -> tuple[object, ...]:
     return item.size.sort_key, item[1:]

@@ -1,13 +1,39 @@
 """The symbolic sizes that a space deals in: which are legal, and which a reduction or a Merge may take."""
 from __future__ import annotations
 
+from collections.abc import Iterator as Iter
 from collections.abc import Sequence
+from enum import Enum, auto
 from fractions import Fraction
+from typing import Any, NamedTuple
 
 from syno_nni.errors import SpaceError
 from syno_nni.operator.size import ONE, Binding, Size
 
 from .limits import Limits, Variable
+
+
+class SizeFault(Enum):
+    """What makes a size illegal."""
+
+    UNKNOWN_VARIABLE = auto()
+    DIVIDES_BY_PRIMARY = auto()
+    HAS_NUMBER = auto()
+    NOTHING_ABOVE = auto()
+    TOO_MANY_VARIABLES = auto()
+    TOO_HIGH_POWERS = auto()
+    NOT_WHOLE = auto()
+    ONE = auto()
+
+
+class SizeComplaint(NamedTuple):
+    """Why a size is not legal; ``str`` says it in words."""
+
+    fault: SizeFault
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class SizeDomain:
@@ -54,34 +80,39 @@ class SizeDomain:
         """Whether a dimension may have this size: whole at every binding, no primary variable in the denominator."""
         found = self._legal.get(size)
         if found is None:
-            found = self._legal[size] = self._check(size) is None
+            found = self._legal[size] = self.complaint(size) is None
         return found
 
-    def complaint(self, size: Size) -> str | None:
-        """Why a size is not legal, in words."""
-        return self._check(size)
-
-    def _check(self, size: Size) -> str | None:
+    def complaint(self, size: Size) -> SizeComplaint | None:
+        """Why a size is not legal; None where it is."""
         for name, exponent in size.powers:
             variable = self.variables.get(name)
             if variable is None:
-                return f'size {size} uses {name}, which is no variable of the space ({", ".join(self.variables)})'
+                return SizeComplaint(SizeFault.UNKNOWN_VARIABLE, f'size {size} uses {name}, which is no variable of the space '
+                                     f'({", ".join(self.variables)})')
             if variable.primary and exponent < 0:
-                return f'size {size} divides by the primary variable {name}'
+                return SizeComplaint(SizeFault.DIVIDES_BY_PRIMARY, f'size {size} divides by the primary variable {name}')
         if size.coefficient != 1:
-            return f'size {size} has the number {size.coefficient}; the space builds sizes of variables only'
+            return SizeComplaint(SizeFault.HAS_NUMBER, f'size {size} has the number {size.coefficient}; the space builds sizes '
+                                 'of variables only')
         if not any(e > 0 for _, e in size.powers) and size != ONE:
-            return f'size {size} has no variable above the line'
+            return SizeComplaint(SizeFault.NOTHING_ABOVE, f'size {size} has no variable above the line')
         if 0 <= self.limits.size_variables < len(size.powers):
-            return f'size {size} has {len(size.powers)} variables, the limit is {self.limits.size_variables}'
+            return SizeComplaint(SizeFault.TOO_MANY_VARIABLES, f'size {size} has {len(size.powers)} variables, the limit is '
+                                 f'{self.limits.size_variables}')
         if 0 <= self.limits.size_powers < sum(abs(e) for _, e in size.powers):
-            return f'size {size} has exponents summing to more than {self.limits.size_powers}'
+            return SizeComplaint(SizeFault.TOO_HIGH_POWERS, f'size {size} has exponents summing to more than '
+                                 f'{self.limits.size_powers}')
         for binding, ratio in zip(self.bindings, self.ratios(size)):
             if ratio.denominator != 1:
-                return f'size {size} is {ratio}, not whole, at {dict(binding)}'
+                return SizeComplaint(SizeFault.NOT_WHOLE, f'size {size} is {ratio}, not whole, at {dict(binding)}')
         if self.bindings and size != ONE and self.upper(size) == 1:
-            return f'size {size} is 1 at every binding'
+            return SizeComplaint(SizeFault.ONE, f'size {size} is 1 at every binding')
         return None
+
+    def has_banned(self, size: Size) -> bool:
+        """Whether a size has a variable that neither reductions nor weights may use."""
+        return any(size.exponent(v) for v in self.banned)
 
     def whole(self, ratio: Size) -> bool:
         """Whether a quotient of sizes is a legal size or 1."""
@@ -92,7 +123,7 @@ class SizeDomain:
         found = self._windows.get(size)
         if found is None:
             rules = self.limits.heuristics
-            found = self.legal(size) and not any(size.exponent(v) for v in self.banned)
+            found = self.legal(size) and not self.has_banned(size)
             if found and self.bindings:
                 found = self.upper(size) <= rules.max_window and not (
                     rules.odd_windows and any(r.denominator == 1 and r.numerator % 2 == 0 for r in self.ratios(size)))
@@ -113,14 +144,15 @@ class SizeDomain:
 
     def reduction(self, size: Size) -> bool:
         """Whether a reduction may have this size."""
-        if not self.legal(size) or size.is_one or any(size.exponent(v) for v in self.banned):
+        if not self.legal(size) or size.is_one or self.has_banned(size):
             return False
-        if any(self.whole(w / size) for w in self.wanted if not any(w.exponent(v) for v in self.banned)):
+        if any(self.whole(w / size) for w in self.wanted if not self.has_banned(w)):
             return True
         return not self.bindings or self.upper(size) <= self.limits.heuristics.small_reduction
 
-    def usable(self, names: Sequence[str] | None = None) -> list[Variable]:
-        return [v for v in self.variables.values() if v.budget > 0 and (names is None or v.name in names)]
+    def usable(self) -> list[Variable]:
+        """The variables that sizes of reductions and weights may have."""
+        return [v for v in self.variables.values() if v.budget > 0]
 
     def reductions(self) -> tuple[Size, ...]:
         """Every size that a reduction may have, in a fixed order."""
@@ -149,10 +181,10 @@ class SizeDomain:
                 b for b in self._monomials(ranges) if not b.is_one and self.legal(b) and b != size and self.legal(size / b)))
         return found
 
-    def _monomials(self, ranges: list[list[tuple[str, int]]]):
+    def _monomials(self, ranges: list[list[tuple[str, int]]]) -> Iter[Size]:
         limit = self.limits.size_variables
 
-        def extend(at: int, used: tuple[tuple[str, int], ...]):
+        def extend(at: int, used: tuple[tuple[str, int], ...]) -> Iter[Size]:
             if at == len(ranges):
                 if any(e > 0 for _, e in used):
                     yield ONE * Size(used)  # the interned one: comparing it is comparing identities
@@ -174,12 +206,12 @@ def check_bindings(bindings: Sequence[Binding], variables: Sequence[Variable]) -
     """
     result = []
     for number, binding in enumerate(bindings, 1):
-        full = {v.name: v.value for v in variables if v.value is not None}
+        full: dict[str, Any] = {v.name: v.value for v in variables if v.value is not None}
         if not hasattr(binding, 'items'):
             raise SpaceError(f'binding {number} must be a dict such as {{"C_in": 64, ...}}, got {binding!r:.60}')
         full.update(binding)
         for v in variables:
-            value = full.get(v.name)
+            value: Any = full.get(v.name)
             if isinstance(value, bool) or not hasattr(value, '__index__') or value < 1:
                 raise SpaceError(f'binding {number}: variable {v.name} must be a positive integer, got {value!r}; '
                                  f'a binding gives {", ".join(v.name for v in variables)}')
@@ -200,4 +232,4 @@ def partitions(count: int) -> list[tuple[tuple[int, ...], ...]]:
     return [tuple(tuple(b) for b in blocks) for blocks in result]
 
 
-__all__ = ['SizeDomain', 'check_bindings', 'partitions']
+__all__ = ['SizeComplaint', 'SizeDomain', 'SizeFault', 'check_bindings', 'partitions']

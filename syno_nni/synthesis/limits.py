@@ -9,6 +9,8 @@ from typing import Any
 
 from syno_nni.errors import SpaceError
 
+UNBOUNDED = 99  # what counts as no bound: far more than any operator has
+
 
 @dataclass(frozen=True)
 class Variable:
@@ -129,3 +131,8 @@ class Limits:
                 raise SpaceError(f'unknown limit {name!r}' + (f'; did you mean {near[0]!r}?' if near else '')
                                  + f' Known: {", ".join(sorted([*mine, *theirs]))}')
         return dataclasses.replace(self, **own, heuristics=dataclasses.replace(self.heuristics, **heuristic))
+
+
+def bounded(limit: int) -> int:
+    """A limit as a number to compare with: -1 is a large one."""
+    return UNBOUNDED if limit < 0 else limit

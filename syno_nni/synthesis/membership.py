@@ -1,29 +1,92 @@
-"""Why an operator is not in a space, in words: the limits and heuristics, checked on the finished graph."""
+"""Whether an operator is in a signature, and if not why, in words: signature, limits, heuristics and budgets, checked on the
+finished graph."""
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator as Iter
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
+from syno_nni.errors import SizeError
 from syno_nni.operator import Operator
 from syno_nni.operator.expr import Coordinate, Iterator, MergeLeft, MergeRight, Out, Shift, Split, Stride, Sum, Unfold
 from syno_nni.operator.size import Size, product
 
-from .construction import dropped, primitives, repeats, steps
+from .construction import VIEW_PRIMITIVES, dropped, primitives, repeats, steps
+from .rules import normalize
+from .signature import Signature, shape_text
 
-if TYPE_CHECKING:
-    from .space import OperatorSpace
+
+@dataclass(frozen=True)
+class Containment:
+    """The answer of `contains`: true when inside; ``str`` says why not."""
+
+    reason: str = ''
+
+    def __bool__(self) -> bool:
+        return not self.reason
+
+    def __str__(self) -> str:
+        return self.reason or 'inside'
 
 
-def node_complaint(space: OperatorSpace, node: Coordinate) -> str | None:
+def canonical(signature: Signature, op: Operator) -> Operator:
+    """The representative of an operator in a space: exact rules and channel relabelling applied."""
+    return normalize(op, signature.context)
+
+
+def contains(signature: Signature, op: Operator) -> Containment:
+    """Whether an operator, or its canonical equivalent, is in the space; if not, which limit or rule excludes it."""
+    if op.outputs != signature.outputs:
+        return Containment(f'signature: the output is {shape_text(op.outputs)}, the space wants '
+                           f'{shape_text(signature.outputs)}')
+    sizes = tuple(c.size for c in op.inputs)
+    if sizes != signature.inputs:
+        return Containment(f'signature: the input is {shape_text(sizes)}, the space wants {shape_text(signature.inputs)}')
+    for out, into in signature.tied.items():
+        uses = [c for n, c in enumerate((*op.inputs, *(c for w in op.weights for c in w))) if n != into]
+        if op.inputs[into] != Out(out, signature.outputs[out]) or any(
+                isinstance(leaf, Out) and leaf.index == out for c in uses for leaf in c.iterators()):
+            return Containment(f'tied: output {out} must index input {into}, and nothing else')
+    if signature.declared:
+        return _either_form(signature, op)
+    answer = _either_form(signature.symbolic, op)
+    if answer:
+        try:
+            return Containment(next(signature.budgets.complaints(op), ''))
+        except SizeError as error:
+            return Containment(f'sizes: {error}')
+    return answer
+
+
+def _either_form(signature: Signature, op: Operator) -> Containment:
+    """Some equivalences turn one limited primitive into another: what is inside as it stands counts as inside."""
+    form = canonical(signature, op)
+    reason = outside(signature, form)
+    if reason and form != op and not outside(signature, op):
+        reason = ''
+    return Containment(reason)
+
+
+def outside(signature: Signature, op: Operator) -> str:
+    """The first reason why a canonical operator with the space's shapes is outside; empty where it is inside."""
+    return next(complaints(signature, op), '')
+
+
+def affordable(signature: Signature, op: Operator) -> bool:
+    """Whether an operator is within the budgets as it stands: a quick check ahead of its canonical form."""
+    return next(itertools.chain(_sum_complaints(signature, op), signature.budgets.complaints(op)), None) is None
+
+
+def node_complaint(signature: Signature, node: Coordinate) -> str | None:
     """Which limit or heuristic forbids a primitive, looking at the node and what is directly below it."""
-    domain, limits = space.domain, space.limits
+    domain, limits = signature.domain, signature.limits
     rules = limits.heuristics
     if 0 <= limits.chain < node.depth - 1:
         return f'chain: {node.depth - 1} primitives stand above one another, the limit is {limits.chain}'
     if not domain.legal(node.size):
         return f'sizes: {domain.complaint(node.size)}'
     if isinstance(node, Unfold):
-        return _unfold_complaint(space, node)
+        return _unfold_complaint(signature, node)
     if isinstance(node, Shift):
         if isinstance(node.of, Split) and domain.upper(node.of.right.size) > rules.max_shifted_block * abs(node.offset):
             return (f'max_shifted_block: a Shift of a Split with block {node.of.right.size} hardly mixes; the limit is '
@@ -46,8 +109,8 @@ def node_complaint(space: OperatorSpace, node: Coordinate) -> str | None:
     return None
 
 
-def _unfold_complaint(space: OperatorSpace, node: Unfold) -> str | None:
-    domain, rules = space.domain, space.limits.heuristics
+def _unfold_complaint(signature: Signature, node: Unfold) -> str | None:
+    domain, rules = signature.domain, signature.limits.heuristics
     left, right = node.left, node.right
     if not domain.window(right.size):
         return (f'window: a window of size {right.size} is not allowed (at most {rules.max_window}'
@@ -66,15 +129,13 @@ def _unfold_complaint(space: OperatorSpace, node: Unfold) -> str | None:
     return None
 
 
-def complaints(space: OperatorSpace, op: Operator) -> Iter[str]:
-    """Every reason why a canonical operator with the space's signature is outside, the cheap ones first."""
-    limits, domain = space.limits, space.domain
+def complaints(signature: Signature, op: Operator) -> Iter[str]:
+    """Every reason why a canonical operator with the space's shapes is outside, the cheap ones first."""
+    limits, domain = signature.limits, signature.domain
     counts = primitives(op)
+    views = ((p.limit, counts[p.name.lower()], getattr(limits, p.limit)) for p in VIEW_PRIMITIVES)
     for name, got, most in (('reductions', len(op.reductions), limits.reductions), ('weights', len(op.weights), limits.weights),
-                            ('splits', counts['split'], limits.splits), ('merges', counts['merge'], limits.merges),
-                            ('unfolds', counts['unfold'], limits.unfolds), ('shifts', counts['shift'], limits.shifts),
-                            ('strides', counts['stride'], limits.strides), ('repeats', repeats(op), limits.repeats),
-                            ('steps', steps(op), limits.steps)):
+                            *views, ('repeats', repeats(op), limits.repeats), ('steps', steps(op), limits.steps)):
         if 0 <= most < got:
             yield f'{name}: the operator has {got}, the limit is {most}'
     if not op.weights:
@@ -83,11 +144,12 @@ def complaints(space: OperatorSpace, op: Operator) -> Iter[str]:
         if not domain.reduction(size):
             yield f'reductions: {size} is not allowed: {domain.complaint(size) or "it is large and divides no input dimension"}'
     for node in op.nodes():
-        if not isinstance(node, Iterator) and (complaint := node_complaint(space, node)) is not None:
+        if not isinstance(node, Iterator) and (complaint := node_complaint(signature, node)) is not None:
             yield complaint
-    yield from _budget_complaints(space, op)
-    yield from _weight_complaints(space, op)
-    yield from sum_complaints(space, op)
+    yield from _budget_complaints(signature, op)
+    yield from _weight_complaints(signature, op)
+    yield from _sum_complaints(signature, op)
+    yield from signature.budgets.complaints(op)
 
 
 def usage(op: Operator, variable: str, primary: bool) -> int:
@@ -98,16 +160,16 @@ def usage(op: Operator, variable: str, primary: bool) -> int:
     return sum(abs(s.exponent(variable)) for s in counted)
 
 
-def _budget_complaints(space: OperatorSpace, op: Operator) -> Iter[str]:
-    for variable in space.variables:
+def _budget_complaints(signature: Signature, op: Operator) -> Iter[str]:
+    for variable in signature.variables:
         got = usage(op, variable.name, variable.primary)
         if got > variable.budget:
             yield (f'budget of {variable.name}: it occurs {got} times in reductions'
                    f'{" and weights" if variable.primary else ""}, the budget is {variable.budget}')
 
 
-def _weight_complaints(space: OperatorSpace, op: Operator) -> Iter[str]:
-    domain, rules = space.domain, space.limits.heuristics
+def _weight_complaints(signature: Signature, op: Operator) -> Iter[str]:
+    domain, rules = signature.domain, signature.limits.heuristics
     for number, weight in enumerate(op.weights, 1):
         if domain.bindings:
             least = min(product(c.size for c in weight).ratio(b) for b in domain.bindings)
@@ -122,8 +184,8 @@ def _weight_complaints(space: OperatorSpace, op: Operator) -> Iter[str]:
             yield f'max_outer: weights alone provide {most} output positions, the limit is {rules.max_outer}'
 
 
-def sum_complaints(space: OperatorSpace, op: Operator) -> Iter[str]:
-    domain, rules = space.domain, space.limits.heuristics
+def _sum_complaints(signature: Signature, op: Operator) -> Iter[str]:
+    domain, rules = signature.domain, signature.limits.heuristics
     in_data = {leaf for c in op.inputs for leaf in c.iterators()}
     weighted = {leaf for w in op.weights for c in w for leaf in c.iterators()}
     unweighted = [s for s in op.sums() if s not in weighted]
@@ -140,4 +202,4 @@ def sum_complaints(space: OperatorSpace, op: Operator) -> Iter[str]:
                 yield f'unweighted_windows: a window of size {node.right.size} is summed without a weight'
 
 
-__all__ = ['complaints', 'node_complaint', 'sum_complaints', 'usage']
+__all__ = ['Containment', 'affordable', 'canonical', 'complaints', 'contains', 'node_complaint', 'outside', 'usage']

@@ -10,7 +10,7 @@ from syno_nni.operator.expr import Coordinate, MergeLeft, MergeRight, sibling
 from syno_nni.operator.size import ONE, Size
 
 from .construction import Action, Cut, Finish, Match, Reduce, View, Weigh
-from .digits import Run
+from .mixed_radix import DigitRange
 from .rewriting import Context, data_nodes
 from .weighing import order_key
 
@@ -34,10 +34,10 @@ def path(op: Operator, context: Context) -> list[Action]:
             done.update(new)
             actions.append(View('Merge' if len(new) > 1 else type(node).__name__, node.bottom, new))
     cells: dict[Coordinate, set[Size]] = {}
-    for run in (_run_in(c, data) for w in op.weights for c in w):
-        cells.setdefault(run.base, set()).update(b for b in (run.low, run.high) if b is not None and b != ONE)
+    for digits in (_digits_in(c, data) for w in op.weights for c in w):
+        cells.setdefault(digits.base, set()).update(b for b in (digits.low, digits.high) if b is not None and b != ONE)
     cuts: list[Action] = []
-    trees: dict[Coordinate, dict[Run, Coordinate]] = {}
+    trees: dict[Coordinate, dict[DigitRange, Coordinate]] = {}
     for cell, bounds in cells.items():
         trees[cell], merges = _tree(cell, _descending(bounds, context, op))
         for of, block in merges:
@@ -47,8 +47,8 @@ def path(op: Operator, context: Context) -> list[Action]:
                 actions.append(View('Merge', (of,), _merged(of, block)))
     weights = []
     for weight in op.weights:
-        runs = [_run_in(c, data) for c in weight]
-        weights.append(Weigh(tuple(sorted((p for r in runs for p in _pieces(r, trees[r.base])), key=order_key))))
+        ranges = [_digits_in(c, data) for c in weight]
+        weights.append(Weigh(tuple(sorted((p for r in ranges for p in _pieces(r, trees[r.base])), key=order_key))))
     return [*actions, Match(op.inputs), *cuts, *weights, Finish()]
 
 
@@ -56,12 +56,12 @@ def _merged(of: Coordinate, block: Size) -> tuple[Coordinate, ...]:
     return MergeLeft(of, block), MergeRight(of, block)
 
 
-def _run_in(node: Coordinate, data: frozenset[Coordinate]) -> Run:
-    """The run of digits that a coordinate is, of the last coordinate below it that the data has or leaves out."""
+def _digits_in(node: Coordinate, data: frozenset[Coordinate]) -> DigitRange:
+    """The digits that a coordinate is, of the last coordinate below it that the data has or leaves out."""
     if not isinstance(node, (MergeLeft, MergeRight)) or node in data or sibling(node) in data:
-        return Run(node, ONE, None)
-    base, low, high = _run_in(node.of, data)
-    return Run(base, low * node.block, high) if isinstance(node, MergeLeft) else Run(base, low, low * node.block)
+        return DigitRange(node, ONE, None)
+    base, low, high = _digits_in(node.of, data)
+    return DigitRange(base, low * node.block, high) if isinstance(node, MergeLeft) else DigitRange(base, low, low * node.block)
 
 
 def _descending(bounds: Iterable[Size], context: Context, op: Operator) -> list[Size]:
@@ -76,24 +76,25 @@ def _descending(bounds: Iterable[Size], context: Context, op: Operator) -> list[
     return sorted(sorted(bounds), key=cmp_to_key(compare))
 
 
-def _tree(cell: Coordinate, bounds: Sequence[Size]) -> tuple[dict[Run, Coordinate], list[tuple[Coordinate, Size]]]:
-    """The Merges that cut ``cell`` at the boundaries, and every coordinate that they make, by its run of digits."""
-    node, high = cell, None
-    nodes: dict[Run, Coordinate] = {Run(cell, ONE, None): cell}
+def _tree(cell: Coordinate, bounds: Sequence[Size]) -> tuple[dict[DigitRange, Coordinate], list[tuple[Coordinate, Size]]]:
+    """The Merges that cut ``cell`` at the boundaries, and every coordinate that they make, by its digits."""
+    node = cell
+    high: Size | None = None
+    nodes: dict[DigitRange, Coordinate] = {DigitRange(cell, ONE, None): cell}
     merges = []
     for bound in bounds:
         merges.append((node, bound))
-        nodes[Run(cell, bound, high)] = MergeLeft(node, bound)
+        nodes[DigitRange(cell, bound, high)] = MergeLeft(node, bound)
         node, high = MergeRight(node, bound), bound
-        nodes[Run(cell, ONE, high)] = node
+        nodes[DigitRange(cell, ONE, high)] = node
     return nodes, merges
 
 
-def _pieces(run: Run, tree: dict[Run, Coordinate]) -> list[Coordinate]:
-    """The coordinates of a tree that make up a run of digits: one, or neighbours from its top down."""
+def _pieces(digits: DigitRange, tree: dict[DigitRange, Coordinate]) -> list[Coordinate]:
+    """The coordinates of a tree that make up some digits: one, or neighbours from its top down."""
     pieces: list[Coordinate] = []
-    while run not in tree:
-        top = next(r for r in tree if r.high == run.high and not r.low.is_one)
+    while digits not in tree:
+        top = next(r for r in tree if r.high == digits.high and not r.low.is_one)
         pieces.append(tree[top])
-        run = run._replace(high=top.low)
-    return [*pieces, tree[run]]
+        digits = digits._replace(high=top.low)
+    return [*pieces, tree[digits]]

@@ -24,6 +24,9 @@ _EXPONENTS, _POSITIVE = (-2, -1, 1, 2, 3), (1, 2)
 T = TypeVar('T', bound=Coordinate)
 # For every coordinate, who uses it: (tensor, parent), with parent None where the tensor is indexed by it directly.
 Uses = dict[Coordinate, list[tuple[int, Coordinate | None]]]
+Complexity = tuple[int, int, int, int, int, tuple[object, ...]]
+# How sums are replaced: from the old ones by their numbers, and the new ones.
+Replacement = Callable[[dict[int, Sum], Sequence[Sum]], dict[Coordinate, Coordinate]]
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Context:
         primes = sorted({p for row in factors for each in row for p in each})
         return np.array([[each.get(p, 0) for each in row for p in primes] for row in factors], dtype=np.int64)
 
-    def complexity(self, size: Size) -> tuple:
+    def complexity(self, size: Size) -> Complexity:
         """What sizes are preferred by: few factors, small powers, few below the line, coefficients."""
         exponents = [abs(e) for _, e in size.powers]
         # High powers after the sum: g/s^2 rather than s^3 keeps within the budgets of the variables.
@@ -214,8 +217,7 @@ def with_weight(op: Operator, number: int, weight: Iterable[Coordinate]) -> Oper
 
 
 def with_sums(op: Operator, removed: Sequence[int], added: Sequence[Size],
-              replace: Callable[[dict[int, Sum], Sequence[Sum]], dict[Coordinate, Coordinate]],
-              weights: Iterable[Iterable[Coordinate]] | None = None) -> Operator:
+              replace: Replacement, weights: Iterable[Iterable[Coordinate]] | None = None) -> Operator:
     """Removes reductions, appends others, renumbers, and substitutes ``replace(old sums, new sums)``."""
     kept = [i for i in range(len(op.reductions)) if i not in removed]
     sizes = [*(op.reductions[i] for i in kept), *added]

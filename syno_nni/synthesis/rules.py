@@ -35,12 +35,13 @@ from syno_nni.operator.expr import (
 from syno_nni.operator.legality import used_twice
 from syno_nni.operator.size import ONE, Size, product
 
-from .digits import Run, flat, low_digits, run_of
+from .mixed_radix import DigitRange, digit_range, flat_merges, unshifted_remainder
 from .rewriting import (
     EXACT,
     PERMUTATION,
     RULES,
     Context,
+    Replacement,
     Rule,
     Uses,
     data_nodes,
@@ -55,6 +56,7 @@ from .rewriting import (
 )
 
 MAX_CHOICES = 1000  # combinations of equal sizes that are tried
+_Place = int | tuple[Coordinate, Size]  # where a size stands: the number of a reduction; what a Merge cuts, and its block
 
 
 # ---- index identities ----
@@ -63,10 +65,10 @@ MAX_CHOICES = 1000  # combinations of equal sizes that are tried
 def equal_sizes(op: Operator, context: Context) -> Operator | None:
     if not context.bindings:
         return None
-    sizes: dict[object, Size] = dict(enumerate(op.reductions))
+    sizes: dict[_Place, Size] = dict(enumerate(op.reductions))
     for kind in (MergeLeft, MergeRight):
         sizes.update(((node.of, node.block), node.block) for node in nodes_of(op, kind))
-    choices = {}
+    choices: dict[_Place, tuple[Size, ...]] = {}
     for key, size in sizes.items():
         choices[key] = context.equals(size)
         if isinstance(key, tuple) and context.simplest(key[0].size / size).is_one:
@@ -87,13 +89,13 @@ def equal_sizes(op: Operator, context: Context) -> Operator | None:
     return None
 
 
-def _total(sizes: Sequence[Size], context: Context) -> tuple:
+def _total(sizes: Sequence[Size], context: Context) -> tuple[object, ...]:
     """How complex sizes are together, in whatever order."""
     *sums, _ = zip(*map(context.complexity, sizes))
     return *map(sum, sums), sorted(s.sort_key for s in sizes)
 
 
-def _resized(op: Operator, changed: dict) -> Operator | None:
+def _resized(op: Operator, changed: dict[_Place, Size]) -> Operator | None:
     """The operator with other sizes of reductions and blocks, if the input keeps its own."""
     def rebuild(node: Coordinate) -> Coordinate:
         if isinstance(node, Sum):
@@ -127,8 +129,7 @@ def trivial_view(op: Operator, context: Context) -> Operator | None:
     mapping.update((n, n.of) for n in nodes_of(op, MergeRight) if n.block == n.of.size)
     mapping.update((n, n.of) for n in nodes_of(op, Stride) if n.step.is_one)
     if mapping:
-        node, other = next(iter(mapping.items()))
-        return substituted(op, {node: other})
+        return substituted(op, dict(itertools.islice(mapping.items(), 1)))
     for number, weight in enumerate(op.weights):
         if any(c.size.is_one for c in weight):
             return with_weight(op, number, (c for c in weight if not c.size.is_one))
@@ -261,7 +262,7 @@ def weight_remainder(op: Operator, context: Context) -> Operator | None:
             new: Coordinate | None = None
             if isinstance(node.of, Shift):
                 # Adding d and wrapping at a multiple of B adds d to the remainder, modulo B.
-                new = low_digits(node)
+                new = unshifted_remainder(node)
                 if new is None and not _merged_by_data(op, node):
                     new = MergeRight(node.of.of, node.block)
             elif not _merged_by_data(op, node):
@@ -291,7 +292,7 @@ def weight_digits(op: Operator, context: Context) -> Operator | None:
 def _pieces(op: Operator, context: Context, node: MergeLeft | MergeRight) -> list[Coordinate] | None:
     """The digits that a half stands for, as coordinates of the tree of Merges that the data makes; None where the
     boundaries do not nest."""
-    cell, low, high = run_of(node)
+    cell, low, high = digit_range(node)
     pieces: list[Coordinate] = []
     while (low != ONE or high is not None) and (block := _data_block(op, cell)) is not None:
         if high is not None and context.divides(high, block):  # all below the cut
@@ -299,11 +300,11 @@ def _pieces(op: Operator, context: Context, node: MergeLeft | MergeRight) -> lis
         elif context.divides(block, low):  # all above it
             cell, low, high = MergeLeft(cell, block), low / block, None if high is None else high / block
         elif context.divides(low, block) and (high is None or context.divides(block, high)):
-            pieces.append(flat(MergeLeft(cell, block), ONE, None if high is None else high / block))
+            pieces.append(flat_merges(MergeLeft(cell, block), ONE, None if high is None else high / block))
             cell, high = MergeRight(cell, block), None
         else:
             return None
-    return [*pieces, flat(cell, low, high)]
+    return [*pieces, flat_merges(cell, low, high)]
 
 
 def _data_block(op: Operator, cell: Coordinate) -> Size | None:
@@ -315,13 +316,14 @@ def _data_block(op: Operator, cell: Coordinate) -> Size | None:
 @rule('w1[a] * w2[a, b] = w[a, b]: a weight whose index another weight determines is absorbed')
 def weight_absorbed(op: Operator, context: Context) -> Operator | None:
     for small, large in itertools.permutations(range(len(op.weights)), 2):
-        if all(_determined(c, op.weights[large]) for c in op.weights[small]):
+        if all(_function_of(c, op.weights[large]) for c in op.weights[small]):
             return with_weights(op, (w for n, w in enumerate(op.weights) if n != small))
     return None
 
 
-def _determined(node: Coordinate, by: Sequence[Coordinate]) -> bool:
-    return node in by or (bool(node.bottom) and not isinstance(node, Unfold) and all(_determined(c, by) for c in node.bottom))
+def _function_of(node: Coordinate, by: Sequence[Coordinate]) -> bool:
+    """Whether a coordinate is one of those in ``by`` or computed from some of them."""
+    return node in by or (bool(node.bottom) and not isinstance(node, Unfold) and all(_function_of(c, by) for c in node.bottom))
 
 
 @rule('sum_r w1[a, r] * w2[b, r] = w[a, b] where r takes at least as many values as a or b alone: full rank')
@@ -360,6 +362,15 @@ def _weight_only_sums(op: Operator, uses: Uses) -> list[list[Sum]]:
 
 # ---- reductions ----
 
+def _become(nodes: Sequence[Coordinate], joined: Coordinate | None = None) -> Replacement:
+    """New reductions take the place of ``nodes``; ``joined`` becomes the Split of the two."""
+    def replace(old: dict[int, Sum], new: Sequence[Sum]) -> dict[Coordinate, Coordinate]:
+        mapping: dict[Coordinate, Coordinate] = dict(zip(nodes, new))
+        return mapping if joined is None else {**mapping, joined: Split(*new)}
+
+    return replace
+
+
 @rule('sum_r f = |r| * f where f does not use r: the constant is absorbed by a weight')
 def unused_sum(op: Operator, context: Context) -> Operator | None:
     uses = uses_of(op)
@@ -396,7 +407,7 @@ def sum_of_halves(op: Operator, context: Context) -> Operator | None:
     for it in op.sums():
         parents = {parent for _, parent in uses.get(it, []) if parent is not None}
         if parents and all(isinstance(p, (MergeLeft, MergeRight)) for p in parents) and len({p.argument for p in parents}) == 1:
-            block = next(iter(parents)).argument
+            block = next(p.block for p in parents if isinstance(p, (MergeLeft, MergeRight)))
             if any(parent is None and tensor == 0 for tensor, parent in uses[it]):
                 continue
             # Only what is used becomes a reduction: the sum over an unused half is a constant.
@@ -405,8 +416,7 @@ def sum_of_halves(op: Operator, context: Context) -> Operator | None:
             if len(halves) == 1 and not op.weights:
                 continue
             weights = [tuple(x for c in w for x in (halves if c == it else (c,))) for w in op.weights]
-            return with_sums(op, [it.index], [h.size for h in halves], lambda old, new, halves=halves: dict(zip(halves, new)),
-                              weights)
+            return with_sums(op, [it.index], [h.size for h in halves], _become(halves), weights)
     return None
 
 
@@ -416,8 +426,7 @@ def sum_in_digits(op: Operator, context: Context) -> Operator | None:
         for node in nodes_of(op, kind):
             if isinstance(it := node.of, Sum):
                 halves = MergeLeft(it, node.block), MergeRight(it, node.block)
-                return with_sums(op, [it.index], [h.size for h in halves], lambda old, new, it=it, halves=halves: {
-                    **dict(zip(halves, new)), it: Split(*new)})
+                return with_sums(op, [it.index], [h.size for h in halves], _become(halves, joined=it))
     return None
 
 
@@ -439,7 +448,7 @@ def joint_sums(op: Operator, context: Context) -> Operator | None:
             if first in w:
                 w = (fused, *(c for c in w if c not in (first, second)))
             weights.append(w)
-        return with_sums(op, [first.index, second.index], [fused.size], lambda old, new, fused=fused: {fused: new[0]}, weights)
+        return with_sums(op, [first.index, second.index], [fused.size], _become([fused]), weights)
     return None
 
 
@@ -459,25 +468,26 @@ def shift_of_unordered_input(op: Operator, context: Context) -> Operator | None:
 @rule('f(shift(x)) = f(x) where x is an output dimension without order, or some of its digits', PERMUTATION)
 def shift_of_unordered_output(op: Operator, context: Context) -> Operator | None:
     for shift in nodes_of(op, Shift):
-        base, low, high = run_of(shift.of)
+        base, low, high = digit_range(shift.of)
         if not (isinstance(base, Out) and base.index in context.unordered_outputs):
             continue
         if any(parent != shift and tensor == 0 for tensor, parent in uses_of(op)[shift.of]):
             continue
-        without = {shift: Sum(-1, shift.size)}  # a stand-in: what else is made of the output?
+        without: dict[Coordinate, Coordinate] = {shift: Sum(-1, shift.size)}  # a stand-in: what else is made of the output?
         others = [c for w in op.weights for c in w if base in substitute(c, without).iterators()]
-        if all(_keeps(run_of(c), base, low, high, context) for c in others):
+        if all(_keeps(digit_range(c), base, low, high, context) for c in others):
             return substituted(op, {shift: shift.of})
     return None
 
 
-def _keeps(run: Run, base: Coordinate, low: Size, high: Size | None, context: Context) -> bool:
-    """Whether a run of digits contains those from ``low`` to ``high``, or none of them."""
-    if run.base != base:
+def _keeps(digits: DigitRange, base: Coordinate, low: Size, high: Size | None, context: Context) -> bool:
+    """Whether digits contain those from ``low`` to ``high``, or none of them."""
+    if digits.base != base:
         return False
-    inside = context.divides(run.low, low) and (run.high is None or (high is not None and context.divides(high, run.high)))
-    below = run.high is not None and context.divides(run.high, low)
-    return inside or below or (high is not None and context.divides(high, run.low))
+    inside = context.divides(digits.low, low) and (
+        digits.high is None or (high is not None and context.divides(high, digits.high)))
+    below = digits.high is not None and context.divides(digits.high, low)
+    return inside or below or (high is not None and context.divides(high, digits.low))
 
 
 # Of the equal orders, one is chosen that vendor kernels like: what acts as a group (an output part that indexes the
@@ -514,7 +524,7 @@ def _output_rank(op: Operator, factor: Coordinate) -> tuple[bool, int]:
 
 
 def _split_factors(node: Coordinate) -> list[Coordinate]:
-    factors = []
+    factors: list[Coordinate] = []
     while isinstance(node, Split):
         factors.append(node.left)
         node = node.right
@@ -552,7 +562,8 @@ def factors_of_unordered_output(op: Operator, context: Context) -> Operator | No
 
 def _merge_factors(op: Operator, leaf: Iterator) -> list[Coordinate] | None:
     """The parts into which right-nested Merges cut ``leaf``, outermost first; None where it is cut in two ways."""
-    factors, node = [], leaf
+    factors: list[Coordinate] = []
+    node: Coordinate = leaf
     nodes = set(op.nodes())
     while True:
         blocks = {n.block for n in nodes if isinstance(n, (MergeLeft, MergeRight)) and n.of == node}

@@ -29,6 +29,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -136,11 +137,11 @@ def _echelon_blocks(rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -
     for at, row in enumerate(rows.tolist()):
         blocks[owner[row]].append(at)
     result = []
-    for at in blocks.values():
-        own, own_rows = np.unique(rows[at], return_inverse=True)
-        own_points, own_columns = np.unique(column[at], return_inverse=True)
+    for members in blocks.values():
+        own, own_rows = np.unique(rows[members], return_inverse=True)
+        own_points, own_columns = np.unique(column[members], return_inverse=True)
         dense = np.zeros((len(own), len(own_points)), dtype=np.int64)
-        dense[own_rows, own_columns] = values[at]
+        dense[own_rows, own_columns] = values[members]
         result.append((points[own_points], _echelon(dense)))
     return sorted(result, key=lambda block: int(block[0][0]))
 
@@ -342,7 +343,7 @@ def same_family(first: Operator, second: Operator, bindings: Sequence[Binding], 
 
 @dataclass
 class Redundancy:
-    """What a search for duplicates found."""
+    """The duplicates found among operators."""
 
     operators: int = 0
     seconds: float = 0.0
@@ -381,7 +382,7 @@ def redundancy(ops: Iterable[Operator], bindings: Sequence[Binding]) -> Redundan
 def _grouped(ops: Sequence[Operator], bindings: Sequence[Binding],
              invariant: Callable[[Terms], object]) -> list[list[Operator]]:
     """The operators of which there are several with one invariant."""
-    groups: dict[tuple, list[Operator]] = defaultdict(list)
+    groups: dict[tuple[object, ...], list[Operator]] = defaultdict(list)
     for op in ops:
         groups[tuple(invariant(terms(op, b)) for b in bindings)].append(op)
     return [group for group in groups.values() if len(group) > 1]
@@ -402,7 +403,7 @@ TINY: dict[str, tuple[Binding, ...]] = {
 
 def tiny_space(preset: str, **limits: object) -> OperatorSpace:
     """A preset at sizes that are small enough to compare functions element by element."""
-    small = {'min_weight': 2, 'min_rank': 2, 'window_ratio': 2.0, **limits}
+    small: dict[str, Any] = {'min_weight': 2, 'min_rank': 2, 'window_ratio': 2.0, **limits}
     return OperatorSpace.preset(preset, bindings=TINY[preset], **small)
 
 

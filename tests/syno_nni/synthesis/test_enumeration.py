@@ -19,6 +19,7 @@ from syno_nni.operator.size import ONE, Size
 from syno_nni.synthesis import Variable
 from syno_nni.synthesis.construction import State, primitives, steps
 from syno_nni.synthesis.limits import Limits
+from syno_nni.synthesis.membership import outside
 
 Graph = tuple[tuple[Coordinate, ...], frozenset[Coordinate]]  # what is live, and every coordinate made on the way
 
@@ -44,7 +45,7 @@ def monomials(space: sn.OperatorSpace) -> list[Size]:
     found = []
     for exponents in itertools.product(*ranges):
         size = ONE * Size(zip((v.name for v in space.variables), exponents))
-        if space.domain.legal(size) and not size.is_one:
+        if space.signature.domain.legal(size) and not size.is_one:
             found.append(size)
     return found
 
@@ -59,13 +60,13 @@ def primitives_of(space: sn.OperatorSpace, live: tuple[Coordinate, ...]) -> Iter
         rest = tuple(c for c in live if c != a)
         yield (*rest, Shift(a, 1))
         for block in monomials(space):
-            if space.domain.legal(a.size / block) and block != a.size:
+            if space.signature.domain.legal(a.size / block) and block != a.size:
                 yield (*rest, MergeLeft(a, block), MergeRight(a, block))
 
 
 def graphs(space: sn.OperatorSpace, limit: int) -> Iterator[tuple[int, tuple[Size, ...], Graph]]:
     """Every graph of at most ``limit`` reductions and primitives, after its number of steps and its reductions."""
-    sizes = [s for s in monomials(space) if space.domain.reduction(s)]
+    sizes = [s for s in monomials(space) if space.signature.domain.reduction(s)]
     for count in range(min(limit, space.limits.reductions) + 1):
         for reductions in itertools.combinations_with_replacement(sizes, count):
             root = (*(Out(i, s) for i, s in enumerate(space.outputs) if i not in space.tied),
@@ -81,7 +82,7 @@ def graphs(space: sn.OperatorSpace, limit: int) -> Iterator[tuple[int, tuple[Siz
 def indices(space: sn.OperatorSpace, made: frozenset[Coordinate], cut: bool) -> Iterator[tuple[Coordinate, ...]]:
     """Every index of a weight: coordinates of the graph, and with ``cut`` halves of one Merge of any of them."""
     nodes = sorted(made, key=repr)
-    cuts = [(n, b) for n in nodes for b in monomials(space) if b != n.size and space.domain.legal(n.size / b)] if cut else []
+    cuts = [(n, b) for n in nodes for b in monomials(space) if b != n.size and space.signature.domain.legal(n.size / b)] if cut else []
     for halves in ((), *((MergeLeft(n, b), MergeRight(n, b)) for n, b in cuts)):
         for own in range(len(halves) + 1 if halves else 1):
             for size in range(0 if halves else 1, MAX_RANK + 1 - own):
@@ -94,8 +95,8 @@ def brute_force(space: sn.OperatorSpace, limit: int) -> set[str]:
     found: set[str] = set()
     known: set[tuple] = set()
     for used, reductions, (live, made) in graphs(space, limit - 1):
-        for taken in itertools.permutations(live, len(space.wanted)):
-            if [c.size for c in taken] != list(space.wanted):
+        for taken in itertools.permutations(live, len(space.signature.wanted)):
+            if [c.size for c in taken] != list(space.signature.wanted):
                 continue
             inputs = (Out(0, space.outputs[0]), *taken)
             for weight in indices(space, made, cut=used < limit - 1 and space.limits.merges > 0):
@@ -107,7 +108,7 @@ def brute_force(space: sn.OperatorSpace, limit: int) -> set[str]:
                 except GraphError:
                     continue
                 canonical = space.canonical(op)
-                if steps(canonical) <= limit and not space._reason(canonical):
+                if steps(canonical) <= limit and not outside(space.signature, canonical):
                     found.add(str(canonical))
     return found
 
@@ -127,7 +128,7 @@ def test_enumeration_equals_brute_force(name: str, limit: int, limits: dict[str,
 def test_two_weights_are_enumerated_completely() -> None:
     space = space_of('linear', channels=4, weights=2, splits=0, merges=0, shifts=0, unfolds=0)
     listed = {str(op) for op in space.enumerate(5)}
-    sizes = [s for s in monomials(space) if space.domain.reduction(s)]
+    sizes = [s for s in monomials(space) if space.signature.domain.reduction(s)]
     wanted = set()
     for count in (1, 2):
         for reductions in itertools.combinations_with_replacement(sizes, count):
@@ -136,10 +137,10 @@ def test_two_weights_are_enumerated_completely() -> None:
             subsets = [w for n in range(1, len(leaves) + 1) for w in itertools.combinations(leaves, n)]
             for read in leaves:
                 for weights in (*((w,) for w in subsets), *itertools.combinations_with_replacement(subsets, 2)):
-                    if read.size == space.wanted[0]:
+                    if read.size == space.signature.wanted[0]:
                         op = sn.Operator(space.outputs, reductions, [Out(0, space.outputs[0]), read], weights)
                         canonical = space.canonical(op)
-                        if not space._reason(canonical):
+                        if not outside(space.signature, canonical):
                             wanted.add(str(canonical))
     assert listed == wanted and any('w2' in text for text in wanted)
 
@@ -163,12 +164,12 @@ def distances(space: sn.OperatorSpace, limit: int) -> list[tuple[int, int]]:
 
     def unguided(state: State) -> Iterator:
         if state.stage == 'weigh':
-            yield from space.weighing.actions(state)
+            yield from space.tree.weighing.actions(state)
             return
-        yield from space.matches(state)
+        yield from space.tree.matches(state)
         if state.stage == 'reduce':
-            yield from space.reductions(state)
-        yield from space.views.all(state)
+            yield from space.tree.reductions(state)
+        yield from space.tree.views.all(state)
 
     states = {space.root.key: space.root}
     operators_from(space.root.key)
