@@ -82,7 +82,8 @@ def graphs(space: sn.OperatorSpace, limit: int) -> Iterator[tuple[int, tuple[Siz
 def indices(space: sn.OperatorSpace, made: frozenset[Coordinate], cut: bool) -> Iterator[tuple[Coordinate, ...]]:
     """Every index of a weight: coordinates of the graph, and with ``cut`` halves of one Merge of any of them."""
     nodes = sorted(made, key=repr)
-    cuts = [(n, b) for n in nodes for b in monomials(space) if b != n.size and space.signature.domain.legal(n.size / b)] if cut else []
+    legal = space.signature.domain.legal
+    cuts = [(n, b) for n in nodes for b in monomials(space) if b != n.size and legal(n.size / b)] if cut else []
     for halves in ((), *((MergeLeft(n, b), MergeRight(n, b)) for n, b in cuts)):
         for own in range(len(halves) + 1 if halves else 1):
             for size in range(0 if halves else 1, MAX_RANK + 1 - own):
