@@ -75,7 +75,8 @@ class Budgets:
         Raises:
             SpaceError: there is no layer, or no slot where it stands.
         """
-        return sum(self._replaced.macs(b) for b in self.bindings)
+        layer = self._replaced
+        return sum(layer.macs(b) for b in self.bindings)
 
     @cached_property
     def layer_params(self) -> int:
@@ -84,7 +85,8 @@ class Budgets:
         Raises:
             SpaceError: there is no layer, or no slot where it stands.
         """
-        return sum(self._replaced.params(b) for b in self.bindings)
+        layer = self._replaced
+        return sum(layer.params(b) for b in self.bindings)
 
     @property
     def _replaced(self) -> Operator:

@@ -2,6 +2,8 @@
 
 ``conv2d`` is the union of the published vision searches ("Syno", ASPLOS 2025, artifact): 3 tensors, at most 12 steps, 5
 reductions, 2 Merges, 3 Splits, 2 Shifts.
+
+A preset is added as a row of `PRESETS`; it must pass `syno_nni.testing.spaces.OperatorSpaceSuite`.
 """
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import yaml
 import syno_nni as sn
 from syno_nni.errors import SpaceError, SynoError
 from syno_nni.synthesis.construction import State, steps
+from syno_nni.synthesis.domain import SizeFault
 from syno_nni.synthesis.presets import PRESETS
 from syno_nni.synthesis.spreading import MacsBound
 
@@ -147,6 +148,30 @@ def test_repeated_bindings_count_twice() -> None:
     op = sn.Operator.parse('out[n:N, o:C_out, h:H, w:H] = sum[r:g, i:k_1, j:k_1, c:C_in] '
                            'in[n, c, unfold(h, i), unfold(w, j)] * w1[c, r] * w2[o, r, i, j]')
     assert once.macs_over_layer(op) > twice.macs_over_layer(op) > 0
+
+
+@pytest.mark.parametrize('size, fault', [
+    ('Q', SizeFault.UNKNOWN_VARIABLE), ('k_1/C_in', SizeFault.DIVIDES_BY_PRIMARY), ('2*C_in', SizeFault.HAS_NUMBER),
+    ('1/s', SizeFault.NOTHING_ABOVE), ('C_in*C_out*s*g', SizeFault.TOO_MANY_VARIABLES), ('C_in^17', SizeFault.TOO_HIGH_POWERS),
+    ('C_in/k_1', SizeFault.NOT_WHOLE), ('N', SizeFault.ONE), ('C_in/s', None),
+])
+def test_illegal_sizes_have_a_fault(conv2d: sn.OperatorSpace, size: str, fault: SizeFault | None) -> None:
+    complaint = conv2d.signature.domain.complaint(sn.Size.parse(size))
+    assert (complaint and complaint.fault) == fault
+    assert conv2d.signature.domain.legal(sn.Size.parse(size)) == (complaint is None)
+    assert complaint is None or 'size' in str(complaint)
+
+
+@pytest.mark.parametrize('missing', ['layer', 'bindings'])
+def test_a_cost_relative_to_nothing_is_refused(missing: str) -> None:
+    from syno_nni.synthesis import Variable
+    op = sn.Operator.parse('out[n:N, o:C] = sum[c:C] in[n, c] * w1[o, c]')
+    parts = {'layer': op, 'bindings': [{'N': 1, 'C': 8}]}
+    del parts[missing]
+    space = sn.OperatorSpace(['N', 'C'], ['N', 'C'], [Variable('N', 0), Variable('C', 2)], tied={0: 0}, **parts)
+    for cost in (space.macs_over_layer, space.params_over_layer):
+        with pytest.raises(SpaceError, match=f'no {missing}'):
+            cost(op)
 
 
 # ---- impossible spaces ----
