@@ -1,7 +1,8 @@
 """Slots: the layers of a model that an operator may replace, with their concrete sizes.
 
 :func:`find_slots` runs the model once (see :mod:`.trace`) and sorts every convolution and linear layer into a
-:class:`Slot` or an :class:`Excluded` that says why not. Nothing is decided by names or by model families.
+:class:`Slot` or an :class:`Excluded` that says why not. Nothing is decided by names or by model families, and
+a layer is judged by what it computes (see :mod:`.what_it_computes`).
 
 A layer of stride *s* is a slot behind an average pooling of stride *s*, so every slot keeps the spatial sizes and its
 binding has one height. The binding of a slot holds sizes for these variables:
@@ -28,7 +29,8 @@ from torch import nn
 
 from syno_nni.errors import SlotError
 
-from .trace import Example, LayerTrace, trace
+from .trace import Example, LayerTrace, trace, unwrapped
+from .what_it_computes import why_not_affine, why_not_alone
 
 KINDS = ('conv3x3', 'conv', 'grouped', 'depthwise', 'pointwise', 'linear', 'conv1d')
 COEFFICIENTS: Mapping[str, int] = {'k_1': 3, 'k_2': 7, 's': 2, 'g': 32}
@@ -49,7 +51,8 @@ class Slot:
     ``sizes`` is the binding; ``macs`` (per sample, over all calls) and ``params`` are the original layer's, ``share``
     is its part of the model's MACs. ``stride`` is what the pooling in front of the operator must do. ``layout`` names
     the axes of the layer's input: ``NCHW``, ``NCL``, or ``C`` last behind any leading axes (``NC``, ``NTC``, ``NHWC``).
-    ``input_size`` are the spatial sizes before the pooling; ``aliases`` are further names of the same module.
+    ``input_size`` are the spatial sizes before the pooling; ``aliases`` are further names of the same module;
+    ``example`` is the model's input that the slot was found on, as it was given.
     """
     name: str
     kind: str
@@ -66,10 +69,13 @@ class Slot:
     calls: int = 1
     input_size: tuple[int, ...] = ()
     aliases: tuple[str, ...] = ()
+    example: Example = field(default=None, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON-able data."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """The fields as JSON-able data, but for the example."""
+        values = asdict(replace(self, example=None))
+        del values['example']
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,8 @@ def find_slots(model: nn.Module, example_input: Example = None, *, kinds: str | 
     """Sort the convolutions and linear layers of ``model`` into slots and excluded layers, in the model's order.
 
     Args:
-        model: any module. It is run once and left as it was.
+        model: any module. It is run once and left as it was. The wrappers of ``torch.compile``, ``DataParallel`` and
+            ``DistributedDataParallel`` are looked through: names are those in the model inside.
         example_input: a tensor, a shape like ``(1, 3, 224, 224)``, a tuple or mapping of arguments, or None for the
             input size a timm model declares.
         kinds: kinds to fill (of :data:`KINDS`), ``'all'``, or ``'auto'`` for the choice of :func:`default_kinds`.
@@ -130,13 +137,14 @@ def survey(model: nn.Module, example_input: Example = None, min_map: int = MIN_S
     Raises:
         SlotError: the model does not run on the example input.
     """
+    model = unwrapped(model)
     run = trace(model, example_input)
     fused = _inside_fused_modules(model)
     found: list[Slot | Excluded] = []
     for layer in run.layers:
         try:
             slot = _slot_of(layer, run.batch, fused, min_map)
-            found.append(replace(slot, share=slot.macs / max(run.macs, 1)))
+            found.append(replace(slot, share=slot.macs / max(run.macs, 1), example=example_input))
         except _Unfit as reason:
             macs = _macs(layer, run.batch)
             found.append(Excluded(layer.name, str(reason), _kind(layer.module), macs, macs / max(run.macs, 1),
@@ -242,6 +250,10 @@ def _slot_of(layer: LayerTrace, batch: int, fused: Mapping[nn.Module, str], min_
         raise _Unfit('3-d convolutions have no operator space')
     if module in fused:
         raise _Unfit(f'{fused[module]} reads its weight directly')
+    if reason := why_not_alone(module):
+        raise _Unfit(reason)
+    if layer.odd_call:
+        raise _Unfit(layer.odd_call)
     if layer.outside_use:
         raise _Unfit(f'its weight is also used outside this layer, by {layer.outside_use}')
     if not layer.inputs:
@@ -253,6 +265,8 @@ def _slot_of(layer: LayerTrace, batch: int, fused: Mapping[nn.Module, str], min_
         raise _Unfit(f'it is called with different sizes: {shapes}')
     if layer.is_output:
         raise _Unfit('it makes the output of the model')
+    if reason := why_not_affine(layer):
+        raise _Unfit(reason)
     shape = layer.inputs[0]
     stride: tuple[int, ...]
     if isinstance(module, nn.Linear):
@@ -331,6 +345,8 @@ def _macs(layer: LayerTrace, batch: int) -> int:
     module: Any = layer.module
     total = 0
     for shape, out in zip(layer.inputs, layer.outputs, strict=True):
+        if not out:
+            continue
         if isinstance(module, nn.Linear):
             total += math.prod(out) * module.in_features
         elif isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)):

@@ -2,19 +2,22 @@
 
 :func:`trace` records every call of the layers that an operator could replace (linear layers and all convolutions),
 with concrete shapes. It runs the model as it is used for inference, then a copy in training mode, to notice layers
-that only one of the two modes reaches. It also notices weights that are used without calling their layer (tied
-embeddings, fused attention): replacing such a layer would change or break the model.
+that only one of the two modes reaches; layers that training drops at random count as reached. It also notices weights
+that are used without calling their layer (tied embeddings, fused attention): replacing such a layer would change or
+break the model.
 """
 from __future__ import annotations
 
 import copy
 import logging
+import random
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -22,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from syno_nni.errors import SlotError
+from syno_nni.modes import evaluating
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +42,15 @@ class LayerTrace:
     ``inputs`` and ``outputs`` hold one shape per call in evaluation mode, ``in_training`` tells whether training mode
     called it (None when the model could not run in training mode), ``outside_use`` names a function that used its
     weight outside its own forward, and ``is_output`` tells whether the model returns its result unchanged.
+    ``odd_call`` says in words what was unlike one tensor in and one tensor out, and ``sample`` is its first input
+    (kept only of layers whose class has a forward of its own).
     """
     names: list[str]
     module: nn.Module
     inputs: list[tuple[int, ...]] = field(default_factory=list)
     outputs: list[tuple[int, ...]] = field(default_factory=list)
+    odd_call: str = ''
+    sample: Tensor | None = None
     in_training: bool | None = None
     outside_use: str | None = None
     is_output: bool = False
@@ -100,27 +108,44 @@ def example_of(model: nn.Module, example_input: Example = None) -> tuple[tuple[A
 def trace(model: nn.Module, example_input: Example = None, *, training: bool = True) -> ModelTrace:
     """Run ``model`` once in evaluation mode and, on a copy, once in training mode; record its layers.
 
-    The model is left as it was: parameters, buffers, training flags and the global random state do not change.
+    The model is left as it was: parameters, buffers and training flags do not change, nor do the random states of
+    torch, numpy and Python. The wrappers of ``torch.compile`` and ``DataParallel`` are looked through.
 
     Raises:
         SlotError: the model cannot run on the example input.
     """
+    model = unwrapped(model)
     args, kwargs = example_of(model, example_input)
     layers = _layers_of(model)
-    flags = {m: m.training for m in model.modules()}
     counter = _FlopCounter()
-    model.eval()
-    try:
-        with _keep_random_state(), counter:
-            result = _run(model, layers, args, kwargs, record=True)
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
+    with keep_random_state(), evaluating(model), keep_buffers(model), counter:
+        _run(model, layers, args, kwargs, record=True)
     if training:
         _trace_training(model, layers, args, kwargs)
     batch = _batch_of(args, kwargs)
-    del result
     return ModelTrace(list(layers.values()), batch, counter.flops // 2 // batch)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside the wrappers of ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel``.
+
+    Raises:
+        SlotError: the model cannot be looked into (TorchScript), or its parameters have no shapes yet.
+    """
+    while True:
+        inner = getattr(model, '_orig_mod', None) or (model.module if isinstance(model, _WRAPPERS) else None)
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    if isinstance(model, torch.jit.ScriptModule):
+        raise SlotError('a TorchScript model holds no layers that could be replaced: pass the model that it was made from')
+    lazy = next((name for name, p in model.named_parameters() if nn.parameter.is_lazy(p)), None)
+    if lazy is not None:
+        raise SlotError(f'{type(model).__name__} has a lazy parameter without a shape, {lazy}: run the model once first')
+    return model
+
+
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 def _layers_of(model: nn.Module) -> dict[nn.Module, LayerTrace]:
@@ -131,21 +156,38 @@ def _layers_of(model: nn.Module) -> dict[nn.Module, LayerTrace]:
     return layers
 
 
+_TRAINING_RUNS = 8
+
+
 def _trace_training(model: nn.Module, layers: dict[nn.Module, LayerTrace], args: tuple, kwargs: dict) -> None:
-    """Set ``in_training`` of every layer from a run of a copy in training mode."""
+    """Set ``in_training`` of every layer from runs of a copy in training mode.
+
+    A layer that the first run does not reach may have been dropped at random: the model then runs a few more times,
+    with other seeds and with extreme random numbers. What one run reaches is reached, and where the runs differ, the
+    model drops layers at random and what none of them reached shows nothing.
+    """
     try:
         twin = copy.deepcopy(model).train()
         by_name = _layers_of(twin)
         # Batch normalisation of 1x1 maps needs two samples.
         args, kwargs = _map_tensors((args, kwargs), _at_least_two)
-        with _keep_random_state():
-            _run(twin, by_name, args, kwargs, record=False)
+        runs: list[frozenset[int]] = []
+        wanted = {n for n, layer in enumerate(layers.values()) if layer.inputs}
+        for number in range(_TRAINING_RUNS):
+            for seen in by_name.values():
+                seen.in_training = None
+            with keep_random_state(seed=number), _Extremes(number):
+                _run(twin, by_name, args, kwargs, record=False)
+            runs.append(frozenset(n for n, seen in enumerate(by_name.values()) if seen.in_training))
+            if wanted <= frozenset.union(*runs):
+                break
     except Exception as error:  # what a model does in training mode is its own business: only the check is lost
         _log.info('%s does not run in training mode on this input (%s): layers used only in training are not noticed',
                   type(model).__name__, error)
         return
-    for layer, seen in zip(layers.values(), by_name.values(), strict=True):
-        layer.in_training = bool(seen.in_training)
+    reached, at_random = frozenset.union(*runs), len(set(runs)) > 1
+    for n, (layer, seen) in enumerate(zip(layers.values(), by_name.values(), strict=True)):
+        layer.in_training = n in reached or (at_random and n in wanted)
         layer.outside_use = layer.outside_use or seen.outside_use
 
 
@@ -156,24 +198,36 @@ def _run(model: nn.Module, layers: dict[nn.Module, LayerTrace], args: tuple, kwa
 
     def enter(module: nn.Module, inputs: tuple, named: dict) -> None:
         running.append(module)
+        layer = layers[module]
+        if record and layer.sample is None and has_own_forward(module):
+            value = next(_tensors((inputs, named)), None)
+            # Code that follows may change it in place.
+            layer.sample = None if value is None else value.detach().clone()
 
     def leave(module: nn.Module, inputs: tuple, named: dict, output: Any) -> None:
         running.pop()
         layer = layers[module]
         layer.in_training = True
+        layer.odd_call = layer.odd_call or _odd_call(inputs, named, output)
         value = inputs[0] if inputs else next(iter(named.values()), None)
-        if record and isinstance(value, Tensor) and isinstance(output, Tensor):
+        if record and isinstance(value, Tensor):
             layer.inputs.append(tuple(value.shape))
-            layer.outputs.append(tuple(output.shape))
-            results[module] = weakref.ref(output)
+            layer.outputs.append(tuple(output.shape) if isinstance(output, Tensor) else ())
+            if isinstance(output, Tensor):
+                results[module] = weakref.ref(output)
 
+    # Parameters only, which live as long as their layer: a weight that is computed anew (pruned, parametrized) is a
+    # temporary tensor, whose id another one may bear later.
     owners: dict[int, list[nn.Module]] = {}
     for module in layers:
-        owners.setdefault(id(module.weight), []).append(module)
-    handles = [m.register_forward_pre_hook(enter, with_kwargs=True) for m in layers]
+        for name, parameter in module.named_parameters():
+            if name != 'bias':
+                owners.setdefault(id(parameter), []).append(module)
+    # First in, last out: what other hooks of a layer do with its weight is its own use.
+    handles = [m.register_forward_pre_hook(enter, with_kwargs=True, prepend=True) for m in layers]
     handles += [m.register_forward_hook(leave, with_kwargs=True) for m in layers]
     try:
-        with torch.no_grad(), _OutsideUse(layers, owners, running):
+        with torch.no_grad(), _eagerly(model), _OutsideUse(layers, owners, running):
             output = model(*args, **kwargs)
     except Exception as error:
         shapes = [tuple(t.shape) for t in _tensors((args, kwargs))]
@@ -190,6 +244,48 @@ def _run(model: nn.Module, layers: dict[nn.Module, LayerTrace], args: tuple, kwa
             value = ref()
             layers[module].is_output = value is not None and id(value) in final
     return output
+
+
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether a convolution or linear layer computes its output by other code than torch's class of its kind."""
+    base = next(c for c in LAYERS if isinstance(module, c))
+    return any(getattr(type(module), name, None) is not getattr(base, name, None)
+               for name in ('forward', '_conv_forward', '__call__'))
+
+
+def _odd_call(inputs: tuple, named: dict, output: Any) -> str:
+    given = [v for v in (*inputs, *named.values()) if v is not None]
+    if len(given) != 1 or not isinstance(given[0], Tensor):
+        kinds = ' and '.join(('a tensor' if isinstance(v, Tensor) else type(v).__name__) for v in given) or 'nothing'
+        return f'it is called with {kinds}, and an operator takes one tensor'
+    if not isinstance(output, Tensor):
+        return f'it returns a {type(output).__name__}, and an operator returns one tensor'
+    return ''
+
+
+@contextmanager
+def _eagerly(model: nn.Module) -> Iterator[None]:
+    """Parts of the model that ``torch.compile`` made run as they were written, with their hooks."""
+    if any(getattr(m, '_compiled_call_impl', None) is not None or hasattr(m, '_orig_mod') for m in model.modules()):
+        with torch.compiler.set_stance('force_eager'):
+            yield
+    else:
+        yield
+
+
+class _Extremes(TorchFunctionMode):
+    """Runs 1 and 2 get random numbers at either end of [0, 1], so that ``rand() < p`` takes both branches."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._value = {1: 0.0, 2: 1.0 - 2.0 ** -8}.get(number)
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if self._value is not None and getattr(func, '__name__', '') in ('rand', 'rand_like', 'uniform_', 'bernoulli',
+                                                                         'bernoulli_'):
+            result.fill_(self._value if 'bernoulli' not in func.__name__ else round(self._value))
+        return result
 
 
 class _FlopCounter(TorchDispatchMode):
@@ -260,6 +356,41 @@ def _batch_of(args: tuple, kwargs: dict) -> int:
 
 
 @contextmanager
-def _keep_random_state() -> Iterator[None]:
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
+def keep_random_state(seed: int | None = None) -> Iterator[None]:
+    """Whatever draws random numbers inside, those of torch, numpy and Python go on afterwards as if it had not.
+
+    ``seed`` seeds all three inside.
+    """
+    python, arrays = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
+            if seed is not None:
+                random.seed(seed)
+                np.random.seed(seed)
+                torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)
+
+
+@contextmanager
+def keep_buffers(*models: nn.Module) -> Iterator[None]:
+    """Buffers that a model changes in evaluation mode (counters, caches) get their values back."""
+    before = [(m, {name: (b, None if b is None else b.clone()) for name, b in m._buffers.items()})
+              for model in models for m in model.modules()]
+    try:
         yield
+    finally:
+        with torch.no_grad():
+            for module, buffers in before:
+                for name in module._buffers.keys() - buffers.keys():
+                    del module._buffers[name]
+                for name, (buffer, value) in buffers.items():
+                    if buffer is not None and value is not None and not _same(buffer, value):
+                        buffer.copy_(value)
+                    module._buffers[name] = buffer
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a, b)

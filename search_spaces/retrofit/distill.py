@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from syno_nni.errors import SlotError
+from syno_nni.modes import evaluating, training
 
 from .retrofit import filled_slots
 
@@ -66,39 +67,33 @@ def distill(original: nn.Module, result: nn.Module, batches: Iterable[Any], *, s
         raise SlotError(f'{type(result).__name__} has no filled slot to compare layers of: retrofit it first')
     optimizer = torch.optim.SGD(result.parameters(), learning_rate, momentum, weight_decay=weight_decay, nesterov=momentum > 0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    modes = [(m, m.training) for model in (original, result) for m in model.modules()]
     history = []
-    try:
-        original.eval()
-        result.train()
-        with _outputs_of(original, names) as wanted, _outputs_of(result, names) as got:
-            for batch in itertools.islice(_forever(batches), steps):
-                x, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
-                output = result(x)
-                target = None
-                if losses.logits or names:
-                    with torch.no_grad():
-                        target = original(x)
-                loss = x.new_zeros(())
-                if losses.labels:
-                    if labels is None:
-                        raise SlotError('these batches have no labels: pass (input, label) pairs or losses.labels=0')
-                    loss = loss + losses.labels * functional.cross_entropy(output, labels,
-                                                                           label_smoothing=label_smoothing)
-                if losses.logits:
-                    loss = loss + losses.logits * functional.mse_loss(output, target)
-                if names:
-                    errors = [relative_error(got[name], wanted[name]) for name in names]
-                    loss = loss + losses.layers * torch.stack(errors).mean()
-                optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(result.parameters(), clip_gradient)
-                optimizer.step()
-                schedule.step()
-                history.append(float(loss.detach()))
-    finally:
-        for module, training in modes:
-            module.training = training
+    with (evaluating(original), training(result), _outputs_of(original, names) as wanted,
+          _outputs_of(result, names) as got):
+        for batch in itertools.islice(_forever(batches), steps):
+            x, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
+            output = result(x)
+            target = None
+            if losses.logits or names:
+                with torch.no_grad():
+                    target = original(x)
+            loss = x.new_zeros(())
+            if losses.labels:
+                if labels is None:
+                    raise SlotError('these batches have no labels: pass (input, label) pairs or losses.labels=0')
+                loss = loss + losses.labels * functional.cross_entropy(output, labels,
+                                                                       label_smoothing=label_smoothing)
+            if losses.logits:
+                loss = loss + losses.logits * functional.mse_loss(output, target)
+            if names:
+                errors = [relative_error(got[name], wanted[name]) for name in names]
+                loss = loss + losses.layers * torch.stack(errors).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(result.parameters(), clip_gradient)
+            optimizer.step()
+            schedule.step()
+            history.append(float(loss.detach()))
     return history
 
 

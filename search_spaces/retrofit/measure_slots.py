@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from syno_nni.errors import SlotError
+from syno_nni.modes import evaluating
 from syno_nni.operator import Operator
 from syno_nni.search_spaces.filled_slot import FilledSlot, misfit
 from syno_nni.search_spaces.slots import Slot
@@ -61,7 +62,8 @@ def slot_losses(model: nn.Module, groups: Mapping[str, Sequence[Slot]], operator
     The operators are warm-started on ``batches`` (see :func:`~syno_nni.search_spaces.retrofit.warm_start.warm_start`).
     ``score`` sees models in evaluation mode. Returns ``{group: {operator id: loss}}``.
     """
-    baseline = score(model.eval())
+    with evaluating(model):
+        baseline = score(model)
     losses: dict[str, dict[str, float]] = {}
     for name, slots in groups.items():
         losses[name] = {}
@@ -110,11 +112,9 @@ def layer_latencies(model: nn.Module, example_input: Example = None, *, rounds: 
         timings[-1][names[module]] = timings[-1].get(names[module], 0.0) + spent
 
     args, kwargs = example_of(model, example_input)
-    flags = {m: m.training for m in model.modules()}
     handles = [h for m in names for h in (m.register_forward_pre_hook(enter), m.register_forward_hook(leave))]
     try:
-        with torch.inference_mode():
-            model.eval()
+        with torch.inference_mode(), evaluating(model):
             for _ in range(rounds + 2):
                 timings.append({})
                 model(*args, **kwargs)
@@ -124,8 +124,6 @@ def layer_latencies(model: nn.Module, example_input: Example = None, *, rounds: 
     finally:
         for handle in handles:
             handle.remove()
-        for module, flag in flags.items():
-            module.training = flag
     return {name: statistics.median(t[name] for t in timings[2:]) for name in timings[-1]}
 
 

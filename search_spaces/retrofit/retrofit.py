@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+import gc
 import sys
+import weakref
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
@@ -18,10 +20,11 @@ import torch
 from torch import nn
 
 from syno_nni.errors import SlotError, SynoError
+from syno_nni.modes import evaluating
 from syno_nni.operator import Operator
 from syno_nni.search_spaces.filled_slot import FilledSlot, misfit
 from syno_nni.search_spaces.slots import KINDS, Excluded, Slot, choose, did_you_mean, survey
-from syno_nni.search_spaces.trace import LAYERS, Example, example_of
+from syno_nni.search_spaces.trace import LAYERS, Example, example_of, keep_buffers, keep_random_state, unwrapped
 
 FORMAT = 1
 """Version of what :func:`slot_config` writes."""
@@ -37,7 +40,8 @@ def retrofit(model: nn.Module, op_or_mapping: Fillings, example_input: Example =
     """A copy of ``model`` with operators in its slots.
 
     Args:
-        model: any module; it is not changed.
+        model: any module; it is not changed. The wrappers of ``torch.compile`` and ``DataParallel`` are looked
+            through: the result is a copy of the model inside.
         op_or_mapping: an operator or a formula for all slots, or a mapping from slot names, name patterns
             (``layer3.*``) or kinds (``pointwise``) to operators, formulas or ``'keep'``. A name wins over a pattern,
             a pattern over a kind, and of two patterns the first. Slots that nothing names keep their layer.
@@ -47,31 +51,39 @@ def retrofit(model: nn.Module, op_or_mapping: Fillings, example_input: Example =
             :func:`~syno_nni.search_spaces.slots.default_kinds`, and any that the mapping names itself.
         coefficients: as in :func:`~syno_nni.search_spaces.slots.find_slots`.
         on_misfit: whether a slot that an operator does not fit is an error, or keeps its layer.
-        check: run the result once, to see that every operator is reached and shapes come out right.
+        check: run the result once, on ``example_input`` or the input that the slots were found on, to see that every
+            operator is reached and shapes come out right. Where it is not run, no other part of the model may hold a
+            layer that was replaced.
 
     Returns:
         The new model in the mode (training or not), types and devices of the old one. Operators have fresh weights;
         biases are copied.
 
     Raises:
-        SlotError: the model has no slot, a name is unknown, or an operator does not fit.
+        SlotError: the model has no slot, a name is unknown, an operator does not fit, or the model would not use it.
     """
     mapping = _as_mapping(op_or_mapping)
-    # Slots found before come without the input they were found on.
-    check = check and (slots is None or example_input is not None)
+    model = unwrapped(model)
     if slots is None:
         slots, excluded = _slots_for(model, mapping, example_input, kinds, coefficients)
     else:
         slots, excluded = list(slots), []
+        if example_input is None:
+            example_input = next((s.example for s in slots if s.example is not None), None)
+            check = check and example_input is not None
     filling = assign(mapping, slots, excluded, on_misfit=on_misfit) if slots or '*' not in mapping else {}
     if not filling:
         raise SlotError(_nothing_filled(model, slots, excluded))
     result = copy.deepcopy(model)
+    replaced: dict[str, weakref.ref[nn.Module]] = {}
     for slot in slots:
         if slot.name in filling:
+            replaced[slot.name] = weakref.ref(result.get_submodule(slot.name))
             _replace(result, (slot.name, *slot.aliases), FilledSlot.of(filling[slot.name], slot))
     if check:
         check_retrofit(model, result, example_input)
+    else:
+        _check_let_go(replaced)
     return result
 
 
@@ -107,14 +119,16 @@ def check_retrofit(model: nn.Module, result: nn.Module, example_input: Example =
         SlotError: it fails, an operator is not reached, or the output shapes are not the original's.
     """
     args, kwargs = example_of(model, example_input)
-    reached: set[nn.Module] = set()
-    handles = [m.register_forward_hook(lambda m, *_: reached.add(m)) for m in filled_slots(result).values()]
-    flags = {m: m.training for m in (*model.modules(), *result.modules())}
+    slots = filled_slots(result)
+    called: set[nn.Module] = set()
+    originals: dict[str, nn.Module] = {name: m for name, m in model.named_modules() if name in slots}
+    handles = [m.register_forward_hook(lambda m, *_: called.add(m)) for m in (*slots.values(), *originals.values())]
     try:
-        with torch.no_grad():
-            want, got = model.eval()(*args, **kwargs), None
+        with torch.no_grad(), keep_random_state(), evaluating(model, result), keep_buffers(model, result):
+            want, got = model(*args, **kwargs), None
+            called.clear()
             try:
-                got = result.eval()(*args, **kwargs)
+                got = result(*args, **kwargs)
             except SynoError:
                 raise
             except Exception as error:
@@ -123,15 +137,28 @@ def check_retrofit(model: nn.Module, result: nn.Module, example_input: Example =
     finally:
         for handle in handles:
             handle.remove()
-        for module, flag in flags.items():
-            module.training = flag
-    lost = [name for name, m in filled_slots(result).items() if m not in reached]
-    if lost:
-        raise SlotError(f'the model holds {lost[0]} also outside its registered modules, so it cannot be replaced; '
-                        'keep this layer')
+    # A closure is not copied with the model, so it may go on calling the original's layer.
+    lost = next((n for n, m in slots.items() if m not in called or originals.get(n) in called), None)
+    if lost is not None:
+        raise SlotError(_HELD.format(lost))
     if isinstance(want, torch.Tensor) and (not isinstance(got, torch.Tensor) or got.shape != want.shape):
         raise SlotError(f'the retrofitted model returns {getattr(got, "shape", type(got).__name__)} '
                         f'instead of {want.shape}')
+
+
+_HELD = 'the model holds {} also outside its registered modules, so it cannot be replaced; keep this layer'
+
+
+def _check_let_go(replaced: Mapping[str, weakref.ref[nn.Module]]) -> None:
+    """Without a run: a layer that still exists is held by something that may call it (a plain list, a dict).
+
+    Raises:
+        SlotError: a layer that was replaced still exists.
+    """
+    gc.collect()
+    for name, layer in replaced.items():
+        if layer() is not None:
+            raise SlotError(_HELD.format(name))
 
 
 def filled_slots(model: nn.Module) -> dict[str, FilledSlot]:

@@ -5,15 +5,22 @@ one weight while the others are fixed. Conjugate gradients solve it through the 
 the matrix product, its gradient the transposed one. No matrix is built and no operator needs code of its own.
 
 Two problems are solved with this. :func:`fit_kernels` matches the layer as a linear map, read off by impulses (one per
-input channel), which needs no data; with one weight the result is the exact optimum (a convolution comes back
-unchanged), with several weights they take turns. :func:`fit_activations` then matches what the layer computes on real
-inputs, slot after slot from the input of the model on, each fed by the slots already fitted, so that later ones make
-up for errors of earlier ones.
+input channel) on a map that holds all of their responses, which needs no data; with one weight the result is the exact
+optimum (a convolution comes back unchanged), with several weights they take turns. :func:`fit_activations` then matches
+what the layer computes on real inputs, slot after slot from the input of the model on, each fed by the slots already
+fitted, so that later ones make up for errors of earlier ones.
+
+**The error that is returned belongs to the layer**: the slot and the layer are both run at their own size, border and
+stride included, on inputs that were not fitted to. Without data these are white noise, on which the error is that of
+the two linear maps, entry by entry; what pooling in front of a stride loses counts as much as noise has of it, more
+than smooth activations have. With data they are every fourth sample.
 """
 from __future__ import annotations
 
+import copy
+import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +29,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from syno_nni.errors import SlotError, SynoError
+from syno_nni.modes import evaluating
 from syno_nni.search_spaces.filled_slot import FilledSlot
+from syno_nni.search_spaces.trace import keep_buffers, keep_random_state, unwrapped
 
 from .retrofit import filled_slots
 
@@ -35,7 +44,14 @@ DAMPING = 1e-4
 ROUNDING = 1e-11
 SLOW = 1e-3
 """Conjugate gradients end when three steps together gain less than this part of the error."""
-_SMALL_MAP = 8
+HELD_OUT = 4
+"""Every so many-th sample of the data is not fitted to, but gives the error."""
+WORSE = 1.25
+"""Where a slot's error at its own size is this many times that on impulses, it is fitted again at its own size."""
+_MAPS = (8, 12, 16, 24, 32, 48, 64)
+_NOISE = 1 << 18
+"""Numbers in the noise on which the error is taken."""
+_NOISE_TO_FIT = 1 << 22
 
 
 def warm_start(original: nn.Module, result: nn.Module, batches: Iterable[Any] | None = None, *,
@@ -54,7 +70,8 @@ def warm_start(original: nn.Module, result: nn.Module, batches: Iterable[Any] | 
         seed: of the positions of the impulses.
 
     Returns:
-        The relative squared error left in every slot: 0 is a perfect match, 1 as bad as all-zero weights.
+        The relative squared error left in every slot, on inputs that were not fitted to: 0 is a perfect match, 1 as
+        bad as all-zero weights.
 
     Raises:
         SlotError: ``result`` has no filled slot, or is no retrofit of ``original``.
@@ -70,37 +87,58 @@ def warm_start(original: nn.Module, result: nn.Module, batches: Iterable[Any] | 
 def fit_kernels(original: nn.Module, result: nn.Module, *, sweeps: int = SWEEPS, iterations: int = ITERATIONS,
                 seed: int = 0) -> dict[str, float]:
     """Match every operator to the linear map of the layer it replaces; needs no data. Returns errors per slot."""
-    errors = {}
-    for name, (old, new) in _pairs(original, result).items():
-        twin = _on_small_map(new)
-        probes = _impulses(twin, torch.Generator().manual_seed(seed)).to(new.layer.weights[0])
-        with torch.no_grad():
-            target = old.eval()(probes)
+    errors: dict[str, float] = {}
+    probes: dict[Any, tuple[FilledSlot, Tensor]] = {}
+    with evaluating(original, result), keep_random_state(seed=seed):
+        for name, (old, new) in _pairs(original, result).items():
             if new.bias is not None:
-                new.bias.copy_(old.bias)
-        errors[name] = fit_weights(twin, new, probes, target, sweeps=sweeps, iterations=iterations)
+                with torch.no_grad():
+                    new.bias.copy_(old.bias)
+            if not len(new.layer.weights):
+                errors[name] = _error_at_its_size(old, new, seed + 1)
+                continue
+            # 16 bits are too few to solve in.
+            old, slot = _precise(old), _precise(new)
+            key = (repr(new.config()), _extent(old), slot.layer.weights[0].dtype, slot.layer.weights[0].device)
+            if key not in probes:
+                probes[key] = _probe(slot, _extent(old), torch.Generator().manual_seed(seed))
+            twin, x = probes[key]
+            with torch.no_grad():
+                target = old(x)
+            left = fit_weights(twin, slot, x, target, sweeps=sweeps, iterations=iterations)
+            # What no impulse reaches has its random weights still.
+            with torch.no_grad():
+                for weight, reached in zip(slot.layer.weights, _reached(twin, x), strict=True):
+                    weight.mul_(reached)
+            errors[name] = error = _error_at_its_size(old, slot, seed + 1)
+            if error > WORSE * left + 1e-3 and slot.pool is None:
+                errors[name] = _fit_at_its_size(old, slot, error, seed, sweeps=sweeps, iterations=iterations)
+            if slot is not new:
+                _copy_weights(slot, new)
     return errors
 
 
 def fit_activations(original: nn.Module, result: nn.Module, inputs: Sequence[Tensor], *, sweeps: int = 3,
                     iterations: int = ITERATIONS) -> dict[str, float]:
-    """Match every operator, and its bias, to the layer's outputs on real inputs, in the order the model runs them."""
+    """Match every operator, and its bias, to the layer's outputs on real inputs, in the order the model runs them.
+
+    The errors returned are those on every fourth sample, which is not fitted to (a single sample is both).
+    """
+    original, result = unwrapped(original), unwrapped(result)
     pairs = _pairs(original, result)
-    flags = {m: m.training for m in (*original.modules(), *result.modules())}
-    original.eval()
-    result.eval()
     errors = {}
-    try:
+    with evaluating(original, result), keep_random_state(), keep_buffers(original, result):
         for name in _running_order(result, inputs[0], pairs):
             old, new = pairs[name]
             x = torch.cat([_capture(result, new, batch, output=False) for batch in inputs])
             target = torch.cat([_capture(original, old, batch, output=True) for batch in inputs])
-            errors[name] = fit_weights(new, new, x, target, sweeps=sweeps, iterations=iterations, damping=DAMPING)
+            held = _held_out(len(x))
+            fit_on = ~held if not held.all() else held
+            fit_weights(new, new, x[fit_on], target[fit_on], sweeps=sweeps, iterations=iterations, damping=DAMPING)
             if new.bias is not None:
-                errors[name] = _fit_bias(new, x, target)
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
+                _fit_bias(new, x[fit_on], target[fit_on])
+            with torch.no_grad():
+                errors[name] = _relative(new(x[held]), target[held], target[held])
     return errors
 
 
@@ -142,22 +180,19 @@ def recalibrate_batch_norm(model: nn.Module, inputs: Iterable[Any]) -> None:
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     if not norms:
         return
-    flags = {m: m.training for m in model.modules()}
     momenta = {m: m.momentum for m in norms}
-    model.eval()
-    try:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain average over the batches
-            norm.train()
-        with torch.no_grad():
-            for batch in inputs:
-                model(_input_of(batch))
-    finally:
-        for norm, momentum in momenta.items():
-            norm.momentum = momentum
-        for module, flag in flags.items():
-            module.training = flag
+    with evaluating(model), keep_random_state():
+        try:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # a plain average over the batches
+                norm.training = True
+            with torch.no_grad():
+                for batch in inputs:
+                    model(_input_of(batch))
+        finally:
+            for norm, momentum in momenta.items():
+                norm.momentum = momentum
 
 
 # --- least squares ---------------------------------------------------------------------------------------------------
@@ -222,22 +257,68 @@ def _balance(values: dict[str, Tensor], start: dict[str, Tensor]) -> None:
         values[name] = values[name] * (mean / growth[name])
 
 
-def _fit_bias(slot: FilledSlot, x: Tensor, target: Tensor) -> float:
-    """Move the bias by the mean residual of each channel; returns the relative squared error."""
+def _fit_bias(slot: FilledSlot, x: Tensor, target: Tensor) -> None:
+    """Move the bias by the mean residual of each channel."""
     with torch.no_grad():
         residual = target - slot(x)
         channel = 1 if slot.layout.startswith('NC') else residual.dim() - 1
-        mean = residual.mean(dim=[d for d in range(residual.dim()) if d != channel])
-        slot.bias += mean
-        shape = [1] * residual.dim()
-        shape[channel] = -1
-        left = (residual - mean.view(shape)).square().sum()
-        return float(left / target.square().sum().clamp_min(1e-30))
+        slot.bias += residual.mean(dim=[d for d in range(residual.dim()) if d != channel])
+
+
+# --- the error of the layer ------------------------------------------------------------------------------------------
+
+def _relative(got: Tensor, wanted: Tensor, scale: Tensor) -> float:
+    return float((got - wanted).square().sum() / scale.square().sum().clamp_min(1e-30))
+
+
+def _noise(slot: FilledSlot, numbers: int, seed: int, most: int) -> Tensor:
+    """White noise of about so many numbers, at most so many samples, in the shape of the layer's own input."""
+    shape = _input_shape(slot)
+    samples = max(1, min(most, numbers // math.prod(shape)))
+    return torch.randn(samples, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _error_at_its_size(old: nn.Module, slot: FilledSlot, seed: int) -> float:
+    """The relative squared error of the slot as a linear map, border and stride included."""
+    x = _noise(slot, _NOISE, seed, 64).to(next(old.parameters()))
+    with torch.no_grad():
+        wanted = old(x)
+        return _relative(slot(x), wanted, wanted - old(torch.zeros_like(x[:1])))
+
+
+def _fit_at_its_size(old: nn.Module, slot: FilledSlot, error: float, seed: int, *, sweeps: int, iterations: int) -> float:
+    """Fit on noise: for operators that treat positions differently, which impulses in the middle cannot show.
+
+    Keeps the weights that are better on other noise, whose error on that it returns.
+    """
+    outputs = math.prod(_input_shape(slot)) / slot.in_channels / math.prod(slot.stride or (1,))
+    unknowns = sum(w.numel() for w in slot.layer.weights) / slot.out_channels
+    x = _noise(slot, _NOISE_TO_FIT, seed + 2, max(8, math.ceil(4 * unknowns / outputs))).to(next(old.parameters()))
+    before = [w.detach().clone() for w in slot.layer.weights]
+    with torch.no_grad():
+        target = old(x)
+    fit_weights(slot, slot, x, target, sweeps=sweeps, iterations=iterations, damping=DAMPING)
+    after = _error_at_its_size(old, slot, seed + 1)
+    if after < error:
+        return after
+    with torch.no_grad():
+        for weight, value in zip(slot.layer.weights, before, strict=True):
+            weight.copy_(value)
+    return error
+
+
+def _held_out(samples: int) -> Tensor:
+    """Which samples are not fitted to; all of them where there is only one."""
+    if samples == 1:
+        return torch.ones(1, dtype=torch.bool)
+    step = min(HELD_OUT, samples)
+    return torch.arange(samples) % step == step - 1
 
 
 # --- what to fit on --------------------------------------------------------------------------------------------------
 
 def _pairs(original: nn.Module, result: nn.Module) -> dict[str, tuple[Any, FilledSlot]]:
+    original, result = unwrapped(original), unwrapped(result)
     filled = filled_slots(result)
     modules: dict[str, Any] = dict(original.named_modules())
     if not filled:
@@ -252,53 +333,123 @@ def _pairs(original: nn.Module, result: nn.Module) -> dict[str, tuple[Any, Fille
     return {name: (modules[name], slot) for name, slot in filled.items()}
 
 
-def _on_small_map(slot: FilledSlot) -> FilledSlot:
-    """A twin with the same weight shapes on the smallest map that the operator allows: impulses need no more."""
-    # The tokens of a map follow from its height and width.
-    axes = [v for v in (('H', 'W') if 'H' in slot.sizes else ('L', 'T')) if v in slot.sizes]
-    for size in (_SMALL_MAP, 2 * _SMALL_MAP, 4 * _SMALL_MAP):
-        if not axes or min(slot.sizes[v] for v in axes) <= size or slot.layout == 'C':
+def _precise(module: Any) -> Any:
+    """The module, or a copy of it in 32 bits where its parameters have 16."""
+    if all(p.element_size() >= 4 for p in module.parameters()):
+        return module
+    return copy.deepcopy(module).float()
+
+
+def _copy_weights(source: FilledSlot, target: FilledSlot) -> None:
+    with torch.no_grad():
+        for weight, value in zip(target.layer.weights, source.layer.weights, strict=True):
+            weight.copy_(value)
+
+
+def _extent(layer: Any) -> int:
+    """Positions from the first to the last that one output of the layer reads, along the longest axis."""
+    if not hasattr(layer, 'kernel_size'):
+        return 1
+    return max(d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
+
+
+def _probe(slot: FilledSlot, extent: int, generator: torch.Generator) -> tuple[FilledSlot, Tensor]:
+    """A twin of the slot on a map that holds all responses to impulses in its middle, and these impulses.
+
+    The map is the smallest on which the layer's window fits and every entry of the weights is reached; where there is
+    none, the one that reaches most (the slot itself and impulses all over its map included).
+    """
+    best: tuple[FilledSlot, Tensor] | None = None
+    most = -1
+    for twin in _twins(slot, extent):
+        x = _impulses(twin, generator, everywhere=twin is slot and _axes_of(slot) != ())
+        reached = sum(int(r.sum()) for r in _reached(twin, x))
+        if reached > most:
+            best, most = (twin, x), reached
+        if most == sum(w.numel() for w in slot.layer.weights):
             break
+    assert best is not None
+    return best
+
+
+def _twins(slot: FilledSlot, extent: int) -> Iterator[FilledSlot]:
+    """Slots with the same operator and weight shapes on other maps, small ones first, and at last the slot itself."""
+    axes = _axes_of(slot)
+    for size in _MAPS if axes and slot.layout != 'C' else ():
+        # Impulses are at most one beside the middle.
+        if extent // 2 > size // 2 - 2:
+            continue
         sizes: dict[str, int] = {**slot.sizes, **dict.fromkeys(axes, size), 'N': 1}
         if 'H' in axes and 'T' in sizes:
             sizes['T'] = size * size
+        # What the border of the layer's map cuts off under a stride stays cut off.
+        own = [slot.sizes.get(v, slot.sizes.get('H', 0)) for v in ('H', 'W', 'L') if v in slot.sizes or v == 'W']
+        short = [n * s - m for n, s, m in zip(own, slot.stride, slot.input_size, strict=False)]
+        inputs = [size * s - d for s, d in zip(slot.stride, short, strict=True)] if slot.stride else [size] * len(slot.input_size)
         try:
-            twin = FilledSlot(slot.op, sizes, stride=slot.stride, bias=slot.bias is not None, layout=slot.layout,
-                              input_size=tuple(size * s for s in slot.stride))
+            twin = FilledSlot.from_config({**slot.config(), 'sizes': sizes, 'input_size': inputs})
         except SynoError:
             continue
         if [w.shape for w in twin.layer.weights] == [w.shape for w in slot.layer.weights]:
-            return twin.to(slot.layer.weights[0]).eval()
-    return slot
+            yield twin.to(slot.layer.weights[0]).eval()
+    yield slot
 
 
-def _impulses(slot: FilledSlot, generator: torch.Generator) -> Tensor:
+def _axes_of(slot: FilledSlot) -> tuple[str, ...]:
+    """The variables of the slot's map; the tokens of a map follow from its height and width."""
+    return tuple(v for v in (('H', 'W') if 'H' in slot.sizes else ('L', 'T')) if v in slot.sizes)
+
+
+def _reached(slot: FilledSlot, x: Tensor) -> list[Tensor]:
+    """Which entries of every weight make a difference to the outputs at ``x``, as masks."""
+    weights = {f'layer.weights.{i}': torch.rand_like(w).add_(0.5).requires_grad_(True) for i, w in enumerate(slot.layer.weights)}
+    if not weights:
+        return []
+    with torch.enable_grad():
+        output = functional_call(slot, weights, (x,))
+        gradients = torch.autograd.grad(output, list(weights.values()), torch.rand_like(output) + 0.5)
+    return [g != 0 for g in gradients]
+
+
+def _input_shape(slot: FilledSlot) -> tuple[int, ...]:
+    """The shape of one sample of the layer's input."""
+    channels, sizes = slot.in_channels, slot.sizes
+    match slot.layout:
+        case 'NCHW' | 'NCL':
+            own = (sizes['H'], sizes.get('W', sizes['H'])) if slot.layout == 'NCHW' else (sizes['L'],)
+            return (channels, *(slot.input_size or own))
+        case 'NHWC' if 'H' in sizes:
+            return sizes['H'], sizes.get('W', sizes['H']), channels
+        case 'NC':
+            return (channels,)
+    return sizes.get('T', 1), channels
+
+
+def _impulses(slot: FilledSlot, generator: torch.Generator, *, everywhere: bool = False) -> Tensor:
     """One sample per input channel, zero but for a one near the middle of the map.
 
-    In front of a stride the one fills a pooling window: pooling keeps smooth inputs and must not be asked for more.
+    With ``everywhere`` four more have it in the corners, for maps that are small beside the window. In front of a
+    stride the one fills a pooling window: pooling keeps smooth inputs and must not be asked for more.
     """
-    channels, sizes = slot.in_channels, slot.sizes
-    axes: tuple[int, ...]
-    match slot.layout:
-        case 'NCHW':
-            axes = (sizes['H'], sizes.get('W', sizes['H']))
-        case 'NCL':
-            axes = (sizes['L'],)
-        case 'NHWC' if 'H' in sizes:
-            axes = (sizes['H'], sizes.get('W', sizes['H']))
-        case 'NC':
-            axes = ()
-        case _:
-            axes = (sizes.get('T', 1),)
-    probes = torch.zeros(channels, channels, *axes)
-    # Positions differ so that operators that treat even and odd positions differently see both.
-    where = [(n // 2 - (n > 3) + torch.randint(min(n, 3), (channels,), generator=generator)).clamp(0, n - 1)
-             for n in axes]
+    shape = _input_shape(slot)
+    channels = slot.in_channels
+    axes = shape[1:] if slot.layout.startswith('NC') else shape[:-1]
+    pooled = [-(-n // s) for n, s in zip(axes, slot.stride, strict=True)] if slot.stride else [*axes]
     each = torch.arange(channels)
-    probes[(each, each, *where)] = 1
-    for axis, (step, size) in enumerate(zip(slot.stride, slot.input_size, strict=False), start=2):
-        probes = probes.repeat_interleave(step, axis).narrow(axis, 0, size)
-    return probes if slot.layout.startswith('NC') else probes.movedim(1, -1)
+    # Positions differ so that operators that treat even and odd positions differently see both.
+    places = [[(n // 2 - (n > 3) + torch.randint(min(n, 3), (channels,), generator=generator)).clamp(0, n - 1)
+               for n in pooled]]
+    if everywhere:
+        places += [[torch.full((channels,), i) for i in corner] for corner in itertools.product(*((0, n - 1) for n in pooled))]
+    samples = []
+    for where in places:
+        probes = torch.zeros(channels, channels, *pooled)
+        probes[(each, each, *where)] = 1
+        for axis, (step, size) in enumerate(zip(slot.stride, axes, strict=False), start=2):
+            probes = probes.repeat_interleave(step, axis).narrow(axis, 0, size)
+        samples.append(probes)
+    x = torch.cat(samples).to(slot.layer.weights[0])
+    return x if slot.layout.startswith('NC') else x.movedim(1, -1)
 
 
 class _Reached(Exception):
@@ -308,10 +459,11 @@ class _Reached(Exception):
 
 def _capture(model: nn.Module, module: nn.Module, batch: Tensor, *, output: bool) -> Tensor:
     """The first input or output of ``module`` when the model runs on ``batch``; the run stops there."""
-    def stop(m: nn.Module, inputs: tuple, result: Any = None) -> None:
-        raise _Reached(result if output else inputs[0])
+    def stop(m: nn.Module, inputs: tuple, named: dict, result: Any = None) -> None:
+        raise _Reached(result if output else (*inputs, *named.values())[0])
 
-    handle = module.register_forward_hook(stop) if output else module.register_forward_pre_hook(stop)
+    handle = (module.register_forward_hook(stop, with_kwargs=True) if output else
+              module.register_forward_pre_hook(stop, with_kwargs=True))
     try:
         with torch.no_grad():
             model(batch)

@@ -7,8 +7,7 @@ that lasts longer than a round cancels out of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from syno_nni.errors import MeasureError
+from syno_nni.modes import evaluating
 
 from .lock import measurement_lock
 from .runtime import Rounds
@@ -93,7 +93,7 @@ def measure_pair(candidate: nn.Module, baseline: nn.Module, example: Tensor, *, 
     if not 1 <= min_rounds <= max_rounds:
         raise MeasureError(f'1 <= min_rounds <= max_rounds must hold, got {min_rounds=}, {max_rounds=}')
     models = {'candidate': candidate, 'baseline': baseline}
-    with measurement_lock(), torch_threads(threads), _evaluating(*models.values()):
+    with measurement_lock(), torch_threads(threads), evaluating(*models.values()):
         used = torch.get_num_threads()
         expected = [_output(model, example, name) for name, model in models.items()]
         timed = time_in(runtime, list(models.values()), example, threads=used,
@@ -145,15 +145,3 @@ def _compare(want: Tensor | None, got: np.ndarray, name: str, runtime: str) -> N
     if not error <= TOLERANCE:
         raise MeasureError(f'the {name} computes something else in {runtime} than in eager torch: relative error '
                            f'{error:.1e}, wanted at most {TOLERANCE:.0e}; its latency there would mean nothing')
-
-
-@contextmanager
-def _evaluating(*models: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for model in models for module in model.modules()]
-    for model in models:
-        model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

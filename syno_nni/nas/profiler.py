@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from syno_nni.measure.latency import PairLatency, measure_pair
+from syno_nni.modes import evaluating
 from syno_nni.plan.layer import SynthesizedLayer
 
 from .slot import ModelSpace
@@ -110,12 +111,10 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
     for module in model.modules():
         if isinstance(module, SynthesizedLayer):
             hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-    training = model.training
     try:
-        with counter:
-            model.eval()(example)
+        with counter, evaluating(model):
+            model(example)
     finally:
-        model.train(training)
         for hook in hooks:
             hook.remove()
     return counter.get_total_flops() // 2 + synthesized

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from syno_nni.modes import training
+
 STAGES = ('size', 'latency', 'proxy', 'train')
 PENALTY = 0.0
 """The objective that NNI is told for a candidate without a result."""
@@ -72,10 +74,7 @@ class Progress:
 def gradient_norm(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """A score without training: the norm of the loss's gradient at one batch, over all parameters (Abdelfattah et al.,
     "Zero-cost proxies for lightweight NAS", ICLR 2021). Leaves no gradients behind."""
-    training = model.training
-    model.train()
-    with torch.enable_grad():
+    with training(model), torch.enable_grad():
         loss = nn.functional.cross_entropy(model(x), y)
         gradients = torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
-    model.train(training)
     return float(torch.stack([g.norm() for g in gradients if g is not None]).norm())

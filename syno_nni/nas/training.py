@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from torch.utils.data import Dataset
 
 from syno_nni.measure.threads import torch_threads
+from syno_nni.modes import evaluating
 from syno_nni.run.config import EvaluationConfig
 
 from .stages import Rejected
@@ -119,13 +120,12 @@ def fit(model: nn.Module, recipe: EvaluationConfig, train: Dataset, val: Dataset
 @torch.inference_mode()
 def accuracy(model: nn.Module, data: Dataset, batch_size: int = 256) -> float:
     """The share of correct answers, between 0 and 1."""
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
+    device = next(model.parameters()).device
     right = total = 0
-    for x, y in torch.utils.data.DataLoader(data, batch_size=batch_size):
-        right += int((model(x.to(device)).argmax(1) == y.to(device)).sum())
-        total += len(y)
-    model.train(training)
+    with evaluating(model):
+        for x, y in torch.utils.data.DataLoader(data, batch_size=batch_size):
+            right += int((model(x.to(device)).argmax(1) == y.to(device)).sum())
+            total += len(y)
     return right / total
 
 
