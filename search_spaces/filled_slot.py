@@ -1,27 +1,34 @@
-"""The module that takes a layer's place: pooling for its stride, an operator, and the layer's bias."""
+"""The module that takes a layer's place: an operator, the layer's stride, and its bias."""
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from syno_nni.errors import SizeError, SlotError
 from syno_nni.operator import Operator
 from syno_nni.operator.size import Size
+from syno_nni.operator.striding import every
 
 from .slots import Slot
 
 _ROLES = {'NCHW': 'NCSS', 'NCL': 'NCS', 'NC': 'NC', 'NTC': 'NSC', 'NHWC': 'NSSC', 'C': 'NSSSC'}
 """Axis roles of a layer's input: N batch, C channels, S anything else."""
+HARDLY_MORE = 1.25
+"""A stride without pooling may cost so many times what pooling and the operator behind it cost."""
 
 
 class FilledSlot(nn.Module):
     """An operator in the place of a convolution or linear layer: same input and output shapes, any batch size.
 
     Input and output have the layout of the replaced layer; where the operator wants its axes otherwise (a tokens
-    operator in a pointwise convolution, say) they are moved around it. A stride is an average pooling in front.
+    operator in a pointwise convolution, say) they are moved around it. A stride is an average pooling in front, or, with
+    an ``offset``, every stride-th output of the operator on the whole map, as in a strided convolution: the plan computes
+    the others only where it must.
 
     Args:
         op: the operator; it maps ``C_in`` channels to ``C_out`` and keeps the other sizes.
@@ -30,16 +37,17 @@ class FilledSlot(nn.Module):
         input_size: spatial sizes before the stride.
         bias: whether to add one number per output channel.
         layout: of the replaced layer, see :class:`~syno_nni.search_spaces.slots.Slot`.
+        offset: the first output that is kept, per axis, each below its stride; None for a pooling in front.
 
     Raises:
-        SlotError: the operator does not fit the binding or the layout.
+        SlotError: the operator does not fit the binding or the layout, or cannot stride without pooling.
     """
 
     def __init__(self, op: Operator, sizes: Mapping[str, int], *, stride: tuple[int, ...] = (),
-                 input_size: tuple[int, ...] = (), bias: bool = False, layout: str = 'NCHW') -> None:
+                 input_size: tuple[int, ...] = (), bias: bool = False, layout: str = 'NCHW',
+                 offset: tuple[int, ...] | None = None) -> None:
         super().__init__()
         from syno_nni.plan.layer import SynthesizedLayer
-        used = operator_sizes(op, sizes, layout)
         self.op = op
         self.sizes = dict(sizes)
         self.layout = layout
@@ -47,14 +55,18 @@ class FilledSlot(nn.Module):
         self.input_size = tuple(input_size)
         self.in_channels, self.out_channels = sizes['C_in'], sizes['C_out']
         self._layer_roles, self._op_roles = _ROLES[layout], _roles(c.size for c in op.inputs)
-        self.pool = _pooling(self.stride, self.input_size)
-        self.layer = SynthesizedLayer(op, used)
+        self.offset = None if offset is None or max(stride, default=1) == 1 else tuple(offset)
+        self.pool = _pooling(self.stride, self.input_size) if self.offset is None else None
+        fitting, used = op, operator_sizes(op, sizes, layout)
+        if self.offset is not None:
+            fitting, used = _strided(op, sizes, layout, self.stride, self.offset)
+        self.layer = SynthesizedLayer(fitting, used)
         self.bias = nn.Parameter(torch.zeros(self.out_channels)) if bias else None
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one call of the operator, per sample."""
-        return self.op.macs(operator_sizes(self.op, self.sizes, self.layout))
+        return self.layer.op.macs(self.layer.sizes)
 
     @property
     def in_features(self) -> int:
@@ -67,6 +79,8 @@ class FilledSlot(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.pool is not None:
             x = self.pool(x)
+        elif self.offset is not None:
+            x = self._whole(x)
         if self._layer_roles == self._op_roles:
             y = self.layer(x)
             if self.bias is None:
@@ -88,30 +102,103 @@ class FilledSlot(nn.Module):
             y = y + self.bias
         return y.movedim(-1, 1) if self._layer_roles[1] == 'C' else y
 
+    def _whole(self, x: Tensor) -> Tensor:
+        """The map as the operator strides over it: filled with zeros to a multiple of the stride."""
+        if 'S' not in self._op_roles:
+            return x[(..., *(slice(a, None, s) for a, s in zip(self.offset or (), self.stride, strict=True)))]
+        short = [-n % s for n, s in zip(x.shape[2:], self.stride, strict=True)]
+        return functional.pad(x, [p for n in reversed(short) for p in (0, n)]) if any(short) else x
+
     def extra_repr(self) -> str:
         where = 'x'.join(str(self.sizes[v]) for v in ('H', 'W', 'L', 'T') if v in self.sizes)
         parts = [self.op.id, f'{self.in_channels} -> {self.out_channels}' + f' @{where}' * bool(where)]
         if self.stride:
             parts.append(f'stride={self.stride}')
+        if self.offset is not None:
+            parts.append(f'offset={self.offset}')
         return ', '.join([*parts, f'bias={self.bias is not None}'])
 
     def config(self) -> dict[str, Any]:
         """The arguments that rebuild this module, as JSON-able data; the formula keeps the order of the weights."""
         from syno_nni.operator.formula import to_text
         return {'formula': to_text(self.op), 'sizes': dict(self.sizes), 'stride': list(self.stride),
-                'input_size': list(self.input_size), 'bias': self.bias is not None, 'layout': self.layout}
+                'input_size': list(self.input_size), 'bias': self.bias is not None, 'layout': self.layout,
+                **({} if self.offset is None else {'offset': list(self.offset)})}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> FilledSlot:
         """The inverse of :meth:`config`, with fresh weights."""
         return cls(Operator.parse(config['formula']), config['sizes'], stride=tuple(config.get('stride', ())),
                    input_size=tuple(config.get('input_size', ())), bias=config.get('bias', False),
-                   layout=config.get('layout', 'NCHW'))
+                   layout=config.get('layout', 'NCHW'),
+                   offset=tuple(config['offset']) if config.get('offset') is not None else None)
 
     @classmethod
     def of(cls, op: Operator, slot: Slot) -> FilledSlot:
-        """The operator in a slot that :func:`~syno_nni.search_spaces.slots.find_slots` found."""
-        return cls(op, slot.sizes, stride=slot.stride, input_size=slot.input_size, bias=slot.bias, layout=slot.layout)
+        """The operator in a slot that :func:`~syno_nni.search_spaces.slots.find_slots` found.
+
+        Its ``striding`` says how the stride is made; ``'auto'`` by what :func:`ways_to_stride` costs.
+
+        Raises:
+            SlotError: the operator does not fit, or cannot stride as the slot says.
+        """
+        offset = None
+        if slot.stride and slot.striding != 'pool':
+            ways = ways_to_stride(op, slot)
+            if slot.striding == 'exact' and 'exact' not in ways:
+                _strided(op, slot.sizes, slot.layout, slot.stride, slot.offset)
+            if slot.striding == 'exact' or ways.get('exact', math.inf) <= HARDLY_MORE * ways['pool']:
+                offset = slot.offset
+        return cls(op, slot.sizes, stride=slot.stride, input_size=slot.input_size, bias=slot.bias, layout=slot.layout,
+                   offset=offset)
+
+
+def ways_to_stride(op: Operator, slot: Slot) -> dict[str, float]:
+    """The seconds that the cost model expects of the operator in a strided slot, by the way in which it strides.
+
+    ``'pool'`` averages in front of the operator, ``'exact'`` (where the operator can) computes what a strided
+    convolution does: every stride-th output, from the whole map.
+
+    Raises:
+        SlotError: the operator does not fit the slot.
+    """
+    from syno_nni.plan.model import Machine
+    from syno_nni.plan.optimize import plans
+    machine = Machine()
+    passed = 4 * slot.sizes.get('N', 1) * slot.sizes['C_in'] * math.prod(slot.input_size)
+    pooling = machine.call + passed / machine.copy
+    ways = {'pool': pooling + plans(op, operator_sizes(op, slot.sizes, slot.layout))[0].cost}
+    try:
+        ways['exact'] = plans(*_strided(op, slot.sizes, slot.layout, slot.stride, slot.offset))[0].cost
+    except SlotError:
+        pass
+    return ways
+
+
+def _strided(op: Operator, sizes: Mapping[str, int], layout: str, stride: tuple[int, ...], offset: tuple[int, ...],
+             ) -> tuple[Operator, dict[str, int]]:
+    """The operator that computes every stride-th output, and its binding, which is that of the whole map.
+
+    Raises:
+        SlotError: the operator sees no map, or does not fit the whole one.
+    """
+    roles = _roles(c.size for c in op.inputs)
+    if len(offset) != len(stride) or not all(0 <= a < s for a, s in zip(offset, stride, strict=False)):
+        raise SlotError(f'the first output lies at {offset}, which is no position below the stride {stride}: pool instead')
+    if 'S' not in roles:
+        return op, operator_sizes(op, sizes, layout)
+    axes = [n for n, role in enumerate(roles) if role == 'S']
+    if len(axes) != len(stride):
+        raise SlotError(f'an operator on [{_axes(c.size for c in op.inputs)}] does not see a map that it could stride '
+                        'over: pool instead')
+    sides = {'H': stride[0], 'W': stride[-1]} if 'H' in sizes else {'L': stride[0], 'T': stride[0]}
+    whole = {v: n * sides.get(v, 1) for v, n in {**({'W': sizes['H']} if 'H' in sizes else {}), **sizes}.items()
+             if v in sides or v not in ('T', 'L')}
+    used = operator_sizes(op, whole, layout)
+    strided = every(op, {axis: (s, a) for axis, s, a in zip(axes, stride, offset, strict=True)})
+    if strided.weight_shapes(used) != op.weight_shapes(operator_sizes(op, sizes, layout)):
+        raise SlotError('the weights of the operator depend on the size of the map: pool instead')
+    return strided, used
 
 
 def misfit(op: Operator, slot: Slot) -> str:

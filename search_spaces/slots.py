@@ -5,7 +5,8 @@
 a layer is judged by what it computes (see :mod:`.what_it_computes`).
 
 A layer of stride *s* is a slot behind an average pooling of stride *s*, so every slot keeps the spatial sizes and its
-binding has one height. The binding of a slot holds sizes for these variables:
+binding has one height; or, of an operator that costs no more then, every *s*-th output is computed
+(:func:`~.filled_slot.ways_to_stride`). The binding of a slot holds sizes for these variables:
 
 ===========================  =======================================================================================
 ``N``                        1: operators work on any batch (windows or frames folded into the batch count here)
@@ -34,6 +35,7 @@ from .what_it_computes import why_not_affine, why_not_alone
 
 KINDS = ('conv3x3', 'conv', 'grouped', 'depthwise', 'pointwise', 'linear', 'conv1d')
 COEFFICIENTS: Mapping[str, int] = {'k_1': 3, 'k_2': 7, 's': 2, 'g': 32}
+STRIDING = ('auto', 'pool', 'exact')
 MIN_SIZE = 4
 """Smaller heights, widths and channel counts have no room for an operator (image stems, squeeze layers)."""
 NOTABLE_SHARE = 0.15
@@ -49,7 +51,9 @@ class Slot:
     """A layer that an operator may replace.
 
     ``sizes`` is the binding; ``macs`` (per sample, over all calls) and ``params`` are the original layer's, ``share``
-    is its part of the model's MACs. ``stride`` is what the pooling in front of the operator must do. ``layout`` names
+    is its part of the model's MACs. ``stride`` is what the pooling in front of the operator must do, ``offset`` where
+    the window of the layer's first output has its middle, and ``striding`` how an operator strides: ``'pool'`` in front
+    of it, ``'exact'``, or ``'auto'``, which is exact where that costs no more. ``layout`` names
     the axes of the layer's input: ``NCHW``, ``NCL``, or ``C`` last behind any leading axes (``NC``, ``NTC``, ``NHWC``).
     ``input_size`` are the spatial sizes before the pooling; ``aliases`` are further names of the same module;
     ``example`` is the model's input that the slot was found on, as it was given.
@@ -69,6 +73,8 @@ class Slot:
     calls: int = 1
     input_size: tuple[int, ...] = ()
     aliases: tuple[str, ...] = ()
+    offset: tuple[int, ...] = ()
+    striding: str = 'auto'
     example: Example = field(default=None, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,7 +107,7 @@ class _Unfit(Exception):
 def find_slots(model: nn.Module, example_input: Example = None, *, kinds: str | Collection[str] = 'auto',
                include: str | Collection[str] = (), exclude: str | Collection[str] = (), min_share: float = 0.0,
                coefficients: Mapping[str, int | str] | None = None, min_map: int = MIN_SIZE,
-               ) -> tuple[list[Slot], list[Excluded]]:
+               striding: str = 'auto') -> tuple[list[Slot], list[Excluded]]:
     """Sort the convolutions and linear layers of ``model`` into slots and excluded layers, in the model's order.
 
     Args:
@@ -118,12 +124,17 @@ def find_slots(model: nn.Module, example_input: Example = None, *, kinds: str | 
             groups: the bindings get the largest one up to it that divides all channel counts. The word ``'kernel'``
             means the kernel size of the slot's own layer.
         min_map: as in :func:`survey`.
+        striding: how operators take the stride of a layer: ``'pool'`` in front of the operator (its error is in the
+            error of the slot), ``'exact'`` (every stride-th output of the operator, which may compute all of them), or
+            ``'auto'``: exact where the cost model says that this costs hardly more.
 
     Raises:
-        SlotError: the model does not run, a kind is unknown, or a pattern matches no layer.
+        SlotError: the model does not run, a kind or a way to stride is unknown, or a pattern matches no layer.
     """
-    return choose(survey(model, example_input, min_map), kinds=kinds, include=include, exclude=exclude, min_share=min_share,
-                  coefficients=coefficients)
+    if striding not in STRIDING:
+        raise SlotError(f'unknown way to stride {striding!r}: choose from {", ".join(STRIDING)}')
+    found = [replace(s, striding=striding) if isinstance(s, Slot) else s for s in survey(model, example_input, min_map)]
+    return choose(found, kinds=kinds, include=include, exclude=exclude, min_share=min_share, coefficients=coefficients)
 
 
 def survey(model: nn.Module, example_input: Example = None, min_map: int = MIN_SIZE) -> list[Slot | Excluded]:
@@ -281,7 +292,8 @@ def _slot_of(layer: LayerTrace, batch: int, fused: Mapping[nn.Module, str], min_
             raise _Unfit(f'{variable} = {sizes[variable]} is too small for an operator (at least {least})')
     return Slot(
         name=layer.name, kind=_kind(module), sizes=sizes, macs=_macs(layer, batch),
-        params=sum(p.numel() for p in module.parameters()), stride=stride, bias=module.bias is not None,
+        params=sum(p.numel() for p in module.parameters()), stride=stride,
+        offset=_offset(module, shape, layer.outputs[0]) if stride else (), bias=module.bias is not None,
         module_type=type(module).__name__, kernel=tuple(getattr(module, 'kernel_size', ())),
         groups=getattr(module, 'groups', 1), layout=layout, calls=len(layer.inputs),
         input_size=() if isinstance(module, nn.Linear) else shape[2:], aliases=tuple(layer.names[1:]))
@@ -318,6 +330,19 @@ def _convolution_sizes(module: nn.Conv1d | nn.Conv2d, shape: tuple[int, ...], ou
     sizes = {'N': _per_sample(shape, batch), 'C_in': module.in_channels, 'C_out': module.out_channels}
     sizes |= dict(zip(('L',) if axes == 1 else ('H', 'W'), want, strict=True))
     return sizes, 'NCL' if axes == 1 else 'NCHW', stride if max(stride) > 1 else ()
+
+
+def _offset(module: Any, shape: tuple[int, ...], out: tuple[int, ...]) -> tuple[int, ...]:
+    """Where the middle of the first output's window lies, per axis; of even windows the later of both middles."""
+    offsets = []
+    padding = module.padding if isinstance(module.padding, tuple) else ('same' if module.padding == 'same' else 0,) * len(out[2:])
+    for k, d, s, p, n, o in zip(module.kernel_size, module.dilation, module.stride, padding, shape[2:], out[2:], strict=True):
+        extent = d * (k - 1) + 1
+        if p == 'same' or (n + 2 * p - extent) // s + 1 != o:
+            # Padded by the size of the input, the odd one at the end.
+            p = max((o - 1) * s + extent - n, 0) // 2
+        offsets.append(extent // 2 - p)
+    return tuple(offsets)
 
 
 def _per_sample(shape: tuple[int, ...], batch: int) -> int:

@@ -48,8 +48,8 @@ HELD_OUT = 4
 """Every so many-th sample of the data is not fitted to, but gives the error."""
 WORSE = 1.25
 """Where a slot's error at its own size is this many times that on impulses, it is fitted again at its own size."""
-_MAPS = (8, 12, 16, 24, 32, 48, 64)
-_NOISE = 1 << 18
+_MAPS = (6, 8, 12, 16, 24, 32, 48, 64)
+_NOISE = 1 << 17
 """Numbers in the noise on which the error is taken."""
 _NOISE_TO_FIT = 1 << 22
 
@@ -150,15 +150,18 @@ def fit_weights(apply: FilledSlot, slot: FilledSlot, x: Tensor, target: Tensor, 
     with their norms in the proportions they began with, which training needs. Returns the relative squared error.
     """
     values = {f'layer.weights.{i}': w.detach().clone() for i, w in enumerate(slot.layer.weights)}
-    fixed = {} if slot.bias is None else {'bias': slot.bias.detach()}
     start = {k: v.norm() for k, v in values.items()}
+    with torch.no_grad():
+        # Linear in every weight: with one of them zero, the bias alone is left.
+        fixed = {} if slot.bias is None else {'bias': slot.bias.detach()}
+        nothing = functional_call(apply, {**fixed, **{k: torch.zeros_like(v) for k, v in values.items()}}, (x[:1],))
+        wanted = target = target - nothing
+        if slot.bias is not None:
+            fixed = {'bias': torch.zeros_like(slot.bias)}
 
     def run(name: str, weight: Tensor) -> Tensor:
         return functional_call(apply, {**fixed, **values, name: weight}, (x,))
 
-    with torch.no_grad():
-        first = next(iter(values))
-        wanted = target - run(first, torch.zeros_like(values[first]))
     scale = float(wanted.square().sum()) or 1.0
     error = math.inf
     for _ in range(sweeps if len(values) > 1 else 1):
@@ -429,7 +432,8 @@ def _impulses(slot: FilledSlot, generator: torch.Generator, *, everywhere: bool 
     """One sample per input channel, zero but for a one near the middle of the map.
 
     With ``everywhere`` four more have it in the corners, for maps that are small beside the window. In front of a
-    stride the one fills a pooling window: pooling keeps smooth inputs and must not be asked for more.
+    pooling the one fills a window: pooling keeps smooth inputs and must not be asked for more. Under a stride without
+    pooling there is one sample for each position in a stride.
     """
     shape = _input_shape(slot)
     channels = slot.in_channels
@@ -443,11 +447,17 @@ def _impulses(slot: FilledSlot, generator: torch.Generator, *, everywhere: bool 
         places += [[torch.full((channels,), i) for i in corner] for corner in itertools.product(*((0, n - 1) for n in pooled))]
     samples = []
     for where in places:
-        probes = torch.zeros(channels, channels, *pooled)
-        probes[(each, each, *where)] = 1
-        for axis, (step, size) in enumerate(zip(slot.stride, axes, strict=False), start=2):
-            probes = probes.repeat_interleave(step, axis).narrow(axis, 0, size)
-        samples.append(probes)
+        if slot.offset is None:
+            probes = torch.zeros(channels, channels, *pooled)
+            probes[(each, each, *where)] = 1
+            for axis, (step, size) in enumerate(zip(slot.stride, axes, strict=False), start=2):
+                probes = probes.repeat_interleave(step, axis).narrow(axis, 0, size)
+            samples.append(probes)
+            continue
+        for phase in itertools.product(*(range(s) for s in slot.stride)):
+            probes = torch.zeros(channels, channels, *axes)
+            probes[(each, each, *((w * s + p).clamp(max=n - 1) for w, s, p, n in zip(where, slot.stride, phase, axes, strict=True)))] = 1
+            samples.append(probes)
     x = torch.cat(samples).to(slot.layer.weights[0])
     return x if slot.layout.startswith('NC') else x.movedim(1, -1)
 

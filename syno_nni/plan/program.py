@@ -134,9 +134,9 @@ def _roll(x: Tensor, shift: int, dim: int) -> Tensor:
     return torch.cat([x.narrow(dim, start, length - start), x.narrow(dim, 0, start)], dim)
 
 
-def _conv(x: Tensor, kernel: Tensor, padding: tuple[int, ...], groups: int) -> Tensor:
+def _conv(x: Tensor, kernel: Tensor, padding: tuple[int, ...], groups: int, stride: tuple[int, ...] | int = 1) -> Tensor:
     call = (F.conv1d, F.conv2d, F.conv3d)[len(padding) - 1]
-    return call(x, kernel, None, 1, padding, 1, groups)
+    return call(x, kernel, None, stride, padding, 1, groups)
 
 
 def _box(x: Tensor, window: int) -> Tensor:

@@ -1,4 +1,6 @@
-"""Tidying a program: permutations with nothing but regrouping between them become one, so data is copied once."""
+"""Tidying a program: permutations with nothing but regrouping between them become one, so data is copied once; and what
+a stride leaves out is not computed.
+"""
 from __future__ import annotations
 
 import math
@@ -14,7 +16,7 @@ def simplify(program: Program) -> Program:
         steps = list(program.steps)
         readers = Counter([program.result, *(register for step in steps for register in step.inputs)])
         at = {step.output: n for n, step in enumerate(steps)}
-        if not any(_join(steps, n, at, readers) or _swap(steps, n, at, readers) for n in range(len(steps))):
+        if not any(rule(steps, n, at, readers) for n in range(len(steps)) for rule in (_join, _swap, _stride, _earlier)):
             return program
         program = _renumbered(program, _live(steps, program.result))
 
@@ -54,6 +56,52 @@ def _swap(steps: list[Step], n: int, at: dict[int, int], readers: Counter[int]) 
     target = tuple(middle.arguments[0][g] for g in last.arguments[0])
     steps[m] = Step('permute', first.inputs, middle.output, (inner,), tuple(first.shape[d] for d in order))
     steps[n] = Step('reshape', (middle.output,), last.output, (target,), last.shape)
+    return True
+
+
+def _stride(steps: list[Step], n: int, at: dict[int, int], readers: Counter[int]) -> bool:
+    """Every s-th result of a convolution is a convolution of stride s."""
+    last = steps[n]
+    if last.kind != 'every' or (m := _before(steps, last, 'conv', at, readers)) is None:
+        return False
+    dim, step = last.arguments
+    if dim < 2:
+        return False
+    conv = steps[m]
+    padding, groups, *known = conv.arguments
+    stride = list(known[0]) if known else [1] * len(padding)
+    stride[dim - 2] *= step
+    steps[n] = Step('conv', conv.inputs, last.output, (padding, groups, tuple(stride)), last.shape)
+    return True
+
+
+def _earlier(steps: list[Step], n: int, at: dict[int, int], readers: Counter[int]) -> bool:
+    """Every s-th position after a product over channels (a matrix product between two reshapes) is taken before it."""
+    last = steps[n]
+    if last.kind != 'every' or (r := _before(steps, last, 'reshape', at, readers)) is None:
+        return False
+    m = at.get(steps[r].inputs[0])
+    if m is None or steps[m].kind != 'matmul' or readers[steps[m].output] != 1:
+        return False
+    flat = at.get(steps[m].inputs[1])
+    if flat is None or steps[flat].kind != 'reshape' or readers[steps[flat].output] != 1:
+        return False
+    before = at.get(steps[flat].inputs[0])
+    dim, _ = last.arguments
+    shape = steps[before].shape if before is not None else ()
+    positions = math.prod(shape[2:])
+    if (dim < 2 or shape[2:] != steps[r].shape[2:] or steps[flat].shape[1:] != (shape[1], positions)
+            or len(steps[flat].shape) != 3 or len(steps[m].shape) != 3):
+        return False
+    rest = last.shape[2:]
+    few = math.prod(rest)
+    taken, flattened, product = (steps[i].output for i in (flat, m, r))
+    batch, channels = steps[flat].shape[0], shape[1]
+    steps[flat] = Step('every', steps[flat].inputs, taken, last.arguments, (*shape[:2], *rest))
+    steps[n] = replace(steps[r], inputs=(product,), output=last.output, shape=last.shape,
+                       arguments=((*steps[r].arguments[0][:2], *rest),))
+    steps[r] = Step('matmul', (steps[m].inputs[0], flattened), product, (), (*steps[m].shape[:2], few))
+    steps[m] = Step('reshape', (taken,), flattened, ((-1, channels, few),), (batch, channels, few))
     return True
 
 
