@@ -69,6 +69,11 @@ class FilledSlot(nn.Module):
         return self.layer.op.macs(self.layer.sizes)
 
     @property
+    def same_axes(self) -> bool:
+        """Whether the operator has its axes in the order of the layer's."""
+        return self._layer_roles == self._op_roles
+
+    @property
     def in_features(self) -> int:
         return self.in_channels
 
@@ -105,7 +110,9 @@ class FilledSlot(nn.Module):
     def _whole(self, x: Tensor) -> Tensor:
         """The map as the operator strides over it: filled with zeros to a multiple of the stride."""
         if 'S' not in self._op_roles:
-            return x[(..., *(slice(a, None, s) for a, s in zip(self.offset or (), self.stride, strict=True)))]
+            for axis, (a, s) in enumerate(zip(self.offset or (), self.stride, strict=True), start=2):
+                x = x[(slice(None),) * axis + (slice(a, None, s),)]
+            return x
         short = [-n % s for n, s in zip(x.shape[2:], self.stride, strict=True)]
         return functional.pad(x, [p for n in reversed(short) for p in (0, n)]) if any(short) else x
 
@@ -114,9 +121,8 @@ class FilledSlot(nn.Module):
         parts = [self.op.id, f'{self.in_channels} -> {self.out_channels}' + f' @{where}' * bool(where)]
         if self.stride:
             parts.append(f'stride={self.stride}')
-        if self.offset is not None:
-            parts.append(f'offset={self.offset}')
-        return ', '.join([*parts, f'bias={self.bias is not None}'])
+        parts.append(f'bias={self.bias is not None}')
+        return ', '.join(parts + [f'offset={self.offset}'] * (self.offset is not None))
 
     def config(self) -> dict[str, Any]:
         """The arguments that rebuild this module, as JSON-able data; the formula keeps the order of the weights."""

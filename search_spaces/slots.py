@@ -335,9 +335,10 @@ def _convolution_sizes(module: nn.Conv1d | nn.Conv2d, shape: tuple[int, ...], ou
 def _offset(module: Any, shape: tuple[int, ...], out: tuple[int, ...]) -> tuple[int, ...]:
     """Where the middle of the first output's window lies, per axis; of even windows the later of both middles."""
     offsets = []
-    padding = module.padding if isinstance(module.padding, tuple) else ('same' if module.padding == 'same' else 0,) * len(out[2:])
+    padding = module.padding if isinstance(module.padding, tuple) else (module.padding,) * len(out[2:])
     for k, d, s, p, n, o in zip(module.kernel_size, module.dilation, module.stride, padding, shape[2:], out[2:], strict=True):
         extent = d * (k - 1) + 1
+        p = 0 if p == 'valid' else p
         if p == 'same' or (n + 2 * p - extent) // s + 1 != o:
             # Padded by the size of the input, the odd one at the end.
             p = max((o - 1) * s + extent - n, 0) // 2

@@ -171,16 +171,22 @@ def _trace_training(model: nn.Module, layers: dict[nn.Module, LayerTrace], args:
         by_name = _layers_of(twin)
         # Batch normalisation of 1x1 maps needs two samples.
         args, kwargs = _map_tensors((args, kwargs), _at_least_two)
+        by_closure: set[nn.Module] = set()
+        handles = [m.register_forward_pre_hook(lambda m, _: by_closure.add(m)) for m in layers]
         runs: list[frozenset[int]] = []
         wanted = {n for n, layer in enumerate(layers.values()) if layer.inputs}
-        for number in range(_TRAINING_RUNS):
-            for seen in by_name.values():
-                seen.in_training = None
-            with keep_random_state(seed=number), _Extremes(number):
-                _run(twin, by_name, args, kwargs, record=False)
-            runs.append(frozenset(n for n, seen in enumerate(by_name.values()) if seen.in_training))
-            if wanted <= frozenset.union(*runs):
-                break
+        try:
+            for number in range(_TRAINING_RUNS):
+                for seen in by_name.values():
+                    seen.in_training = None
+                with keep_random_state(seed=number), _Extremes(number), keep_buffers(model):
+                    _run(twin, by_name, args, kwargs, record=False)
+                runs.append(frozenset(n for n, seen in enumerate(by_name.values()) if seen.in_training))
+                if wanted <= frozenset.union(*runs):
+                    break
+        finally:
+            for handle in handles:
+                handle.remove()
     except Exception as error:  # what a model does in training mode is its own business: only the check is lost
         _log.info('%s does not run in training mode on this input (%s): layers used only in training are not noticed',
                   type(model).__name__, error)
@@ -188,6 +194,9 @@ def _trace_training(model: nn.Module, layers: dict[nn.Module, LayerTrace], args:
     reached, at_random = frozenset.union(*runs), len(set(runs)) > 1
     for n, (layer, seen) in enumerate(zip(layers.values(), by_name.values(), strict=True)):
         layer.in_training = n in reached or (at_random and n in wanted)
+        if layer.module in by_closure:
+            layer.odd_call = layer.odd_call or ('a function that is not copied with the model calls it, so a copy would go '
+                                                'on calling the old layer')
         layer.outside_use = layer.outside_use or seen.outside_use
 
 

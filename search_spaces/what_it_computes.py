@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -112,20 +112,24 @@ def _positions(run: Callable[[Tensor], Tensor], x: Tensor, stride: tuple[int, ..
     patch = [min(k, n - a) for k, n, a in zip(extent, size, at, strict=True)]
     values = torch.randn(1, x.shape[1], *patch, dtype=x.dtype, device=x.device)
     corner, middle = torch.zeros_like(x[:1]), torch.zeros_like(x[:1])
-    corner[(..., *[slice(0, p) for p in patch])] = values
-    middle[(..., *[slice(a, a + p) for a, p in zip(at, patch, strict=True)])] = values
+    corner[_window([0] * len(at), patch)] = values
+    middle[_window(at, patch)] = values
     nothing = run(torch.zeros_like(corner))
     first, second = run(corner) - nothing, run(middle) - nothing
     steps = [a // s for a, s in zip(at, stride, strict=True)]
     out = first.shape[2:]
-    got = first[(..., *[slice(0, n - d) for n, d in zip(out, steps, strict=True)])]
-    want = second[(..., *[slice(d, n) for n, d in zip(out, steps, strict=True)])]
+    both = [n - d for n, d in zip(out, steps, strict=True)]
+    got, want = first[_window([0] * len(at), both)], second[_window(steps, both)]
     far = torch.ones(out, dtype=torch.bool, device=x.device)
     far[tuple(slice(0, -(-(p + k) // s)) for p, k, s in zip(patch, extent, stride, strict=True))] = False
     if not _near(got, want, second) or not _near(first * far, torch.zeros_like(first), second):
         return 'it treats positions differently, or pads with other than zeros'
     together = run(torch.cat([corner, torch.ones_like(middle)]))[:1] - nothing
     return '' if _near(together, first, second) else 'what it computes of one sample depends on the others'
+
+
+def _window(start: Sequence[int], extent: Sequence[int]) -> tuple[Any, ...]:
+    return (..., *[slice(a, a + n) for a, n in zip(start, extent, strict=True)])
 
 
 def _near(got: Tensor, want: Tensor, *scales: Tensor) -> bool:

@@ -159,8 +159,13 @@ def fit_weights(apply: FilledSlot, slot: FilledSlot, x: Tensor, target: Tensor, 
         if slot.bias is not None:
             fixed = {'bias': torch.zeros_like(slot.bias)}
 
+    # Moving axes and adding a bias of nothing is skipped where the operator has the layer's axes.
+    plain = apply.layout != 'C' and apply.pool is None and apply.offset is None and apply.same_axes
+    program = apply.layer.plan.program
+
     def run(name: str, weight: Tensor) -> Tensor:
-        return functional_call(apply, {**fixed, **values, name: weight}, (x,))
+        weights = {**values, name: weight}
+        return program(x, [*weights.values()]) if plain else functional_call(apply, {**fixed, **weights}, (x,))
 
     scale = float(wanted.square().sum()) or 1.0
     error = math.inf
@@ -205,7 +210,7 @@ def _least_squares(run: Callable[[Tensor], Tensor], weight: Tensor, target: Tens
     """The weight that minimises ``|run(weight) - target|^2 + ridge``, from ``weight`` on; and the squared error.
 
     Conjugate gradients on the normal equations (CGLS, Björck, Numerical Methods for Least Squares Problems, 7.4).
-    ``run`` must be affine in the weight.
+    ``run`` must be linear in the weight.
     """
     weight = weight.clone().requires_grad_(True)
     output = run(weight)
@@ -214,16 +219,15 @@ def _least_squares(run: Callable[[Tensor], Tensor], weight: Tensor, target: Tens
         return torch.autograd.grad(output, weight, residual, retain_graph=True)[0]
 
     with torch.no_grad():
-        origin = run(torch.zeros_like(weight))
         residual = target - output.detach()
         start = w = weight.detach()
         at_start = residual.square().sum()
     # Gradients below this are rounding errors: steps along them would lead away.
-    enough = ROUNDING * transposed(target - origin).square().sum()
+    enough = ROUNDING * transposed(target).square().sum()
     gradient = transposed(residual)
     with torch.no_grad():
         # The mean curvature along the first direction scales the penalty to the data.
-        curvature = (run(gradient) - origin).square().sum() / gradient.square().sum().clamp_min(1e-30)
+        curvature = run(gradient).square().sum() / gradient.square().sum().clamp_min(1e-30)
         ridge = damping * curvature
         direction = gradient = gradient - ridge * w
         norm = gradient.square().sum()
@@ -232,7 +236,7 @@ def _least_squares(run: Callable[[Tensor], Tensor], weight: Tensor, target: Tens
         if norm <= enough or (len(errors) > 3 and errors[-4] - errors[-1] < SLOW * errors[-4]):
             break
         with torch.no_grad():
-            moved = run(direction) - origin
+            moved = run(direction)
             step = norm / (moved.square().sum() + ridge * direction.square().sum())
             w = w + step * direction
             residual = residual - step * moved
@@ -386,9 +390,7 @@ def _twins(slot: FilledSlot, extent: int) -> Iterator[FilledSlot]:
         if 'H' in axes and 'T' in sizes:
             sizes['T'] = size * size
         # What the border of the layer's map cuts off under a stride stays cut off.
-        own = [slot.sizes.get(v, slot.sizes.get('H', 0)) for v in ('H', 'W', 'L') if v in slot.sizes or v == 'W']
-        short = [n * s - m for n, s, m in zip(own, slot.stride, slot.input_size, strict=False)]
-        inputs = [size * s - d for s, d in zip(slot.stride, short, strict=True)] if slot.stride else [size] * len(slot.input_size)
+        inputs = [size * s - (-n % s) for n, s in zip(slot.input_size, slot.stride or (1, 1), strict=False)]
         try:
             twin = FilledSlot.from_config({**slot.config(), 'sizes': sizes, 'input_size': inputs})
         except SynoError:
@@ -405,7 +407,8 @@ def _axes_of(slot: FilledSlot) -> tuple[str, ...]:
 
 def _reached(slot: FilledSlot, x: Tensor) -> list[Tensor]:
     """Which entries of every weight make a difference to the outputs at ``x``, as masks."""
-    weights = {f'layer.weights.{i}': torch.rand_like(w).add_(0.5).requires_grad_(True) for i, w in enumerate(slot.layer.weights)}
+    weights = {f'layer.weights.{i}': (torch.rand_like(w) + 0.5).requires_grad_(True)
+               for i, w in enumerate(slot.layer.weights)}
     if not weights:
         return []
     with torch.enable_grad():
@@ -456,7 +459,8 @@ def _impulses(slot: FilledSlot, generator: torch.Generator, *, everywhere: bool 
             continue
         for phase in itertools.product(*(range(s) for s in slot.stride)):
             probes = torch.zeros(channels, channels, *axes)
-            probes[(each, each, *((w * s + p).clamp(max=n - 1) for w, s, p, n in zip(where, slot.stride, phase, axes, strict=True)))] = 1
+            place = [(w * s + p).clamp(max=n - 1) for w, s, p, n in zip(where, slot.stride, phase, axes, strict=True)]
+            probes[(each, each, *place)] = 1
             samples.append(probes)
     x = torch.cat(samples).to(slot.layer.weights[0])
     return x if slot.layout.startswith('NC') else x.movedim(1, -1)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from syno_nni.errors import SlotError
+from syno_nni.search_spaces import find_slots
 from syno_nni.search_spaces.retrofit.retrofit import retrofit
 from syno_nni.search_spaces.retrofit.warm_start import fit_activations, fit_kernels, recalibrate_batch_norm, warm_start
 
@@ -57,18 +58,22 @@ def test_the_best_approximation_of_a_kernel():
     layer = nn.Conv2d(8, 16, 3, padding=1, bias=False)
     model = Tail(layer)
     result = retrofit(model, POINTWISE, (1, 8, 8, 8))
-    energy = layer.weight.detach().square().sum()
     middle = layer.weight.detach()[:, :, 1, 1]
-    assert fit_kernels(model, result)['layer'] == pytest.approx(float(1 - middle.square().sum() / energy), abs=1e-5)
+    # A map of 8 sees a tap beside the middle 7 times in 8.
+    part = torch.tensor([7 / 8, 1, 7 / 8])
+    seen = layer.weight.detach().square().sum((0, 1)) * part.outer(part)
+    error = fit_kernels(model, result)['layer']
+    assert error == pytest.approx(float(1 - middle.square().sum() / seen.sum()), rel=0.01)
     torch.testing.assert_close(result(torch.ones(1, 8, 8, 8))[0, :, 4, 4], 2 * middle.sum(1))
 
 
 @pytest.mark.parametrize('size', [8, 9, 40])
-def test_a_stride_keeps_the_response_to_smooth_inputs(size):
+def test_pooling_for_a_stride_keeps_the_response_to_smooth_inputs(size):
     layer = nn.Conv2d(8, 16, 1, 2)
     model = Tail(layer)
-    result = retrofit(model, POINTWISE, (1, 8, size, size))
-    assert fit_kernels(model, result)['layer'] < 1e-8
+    slots, _ = find_slots(model, (1, 8, size, size), striding='pool')
+    result = retrofit(model, POINTWISE, slots=slots)
+    assert fit_kernels(model, result)['layer'] > 0.3
     torch.testing.assert_close(result.layer.layer.weights[0], layer.weight[:, :, 0, 0])
 
 
@@ -101,8 +106,8 @@ def test_activations_do_better_than_kernels_on_their_data(stride):
     before = error(torch.cat(batches))
     errors = fit_activations(model, result, batches)
     assert list(errors) == ['body.0', 'body.3']
-    assert errors['body.0'] == pytest.approx(error(torch.cat(batches)), rel=1e-3)
-    assert errors['body.0'] < before
+    assert errors['body.0'] == pytest.approx(error(torch.cat(batches)[3::4]), rel=1e-3)
+    assert error(torch.cat(batches)) < before
     assert max(errors.values()) < 1
 
 
