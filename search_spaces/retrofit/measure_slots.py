@@ -155,8 +155,8 @@ def _measure_slot(layer: nn.Module, slot: Slot, operators: Sequence[Operator], t
 
 
 def _shape_key(slot: Slot) -> tuple[Any, ...]:
-    return (slot.module_type, slot.kernel, slot.groups, slot.stride, slot.bias, slot.layout, slot.input_size,
-            tuple(sorted(slot.sizes.items())))
+    return (slot.module_type, slot.kernel, slot.groups, slot.stride, slot.offset, slot.striding, slot.bias, slot.layout,
+            slot.input_size, tuple(sorted(slot.sizes.items())))
 
 
 def _interleaved(candidate: nn.Module, baseline: nn.Module, example: Tensor) -> tuple[float, float]:
