@@ -73,7 +73,7 @@ def distill(original: nn.Module, result: nn.Module, batches: Iterable[Any], *, s
         for batch in itertools.islice(_forever(batches), steps):
             x, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
             output = result(x)
-            target = None
+            target: Any = None
             if losses.logits or names:
                 with torch.no_grad():
                     target = original(x)
