@@ -165,25 +165,9 @@ class Size:
             raise SizeError(f'size {self} has no value over no bindings; pass at least one binding')
         return values
 
-    def lower(self, bindings: Iterable[Binding]) -> Fraction:
-        """The least value over ``bindings``."""
-        return min(self.ratios(bindings))
-
-    def upper(self, bindings: Iterable[Binding]) -> Fraction:
-        """The greatest value over ``bindings``."""
-        return max(self.ratios(bindings))
-
     def is_integer(self, bindings: Iterable[Binding]) -> bool:
         """Whether the size is an integer at every one of ``bindings``."""
         return all(self.ratio(b).denominator == 1 for b in bindings)
-
-    def values(self, bindings: Iterable[Binding]) -> list[int]:
-        """The integer value at each of ``bindings``.
-
-        Raises:
-            SizeError: some value is not an integer; names size, binding and remainder.
-        """
-        return [self.value(b) for b in bindings]
 
     def __str__(self) -> str:
         over = [f'{v}^{e}' if e > 1 else v for v, e in self.powers if e > 0]

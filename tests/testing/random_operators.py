@@ -20,13 +20,15 @@ SIZES = {'N': 2}
 _NUMBERS = [Size.of(n) for n in (1, 2, 2, 3, 3, 4, 6)]
 
 
-def random_operator(seed: int) -> sn.Operator:
-    """An operator on numbers, whose input has a free batch dimension ``N`` in front."""
-    return grow(random.Random(seed), SIZES, _NUMBERS, _NUMBERS[1:], batch=Size.of('N'), most_steps=8, most_products=3000)
+def random_operator(seed: int, wild: bool = True) -> sn.Operator:
+    """An operator on numbers, whose input has a free batch dimension ``N`` in front; ``wild`` as in `grow`."""
+    return grow(random.Random(seed), SIZES, _NUMBERS if wild else _NUMBERS[1:], _NUMBERS[1:], batch=Size.of('N'),
+                most_steps=8, most_products=3000, wild=wild)
 
 
 def grow(rng: random.Random, sizes: dict[str, int], extents: Sequence[Size], blocks: Sequence[Size],
-         batch: Size | None = None, most_steps: int = 6, most_weights: int = 3, most_products: int = 600) -> sn.Operator:
+         batch: Size | None = None, most_steps: int = 6, most_weights: int = 3, most_products: int = 600,
+         wild: bool = True) -> sn.Operator:
     """A legal operator of any rank.
 
     Args:
@@ -38,16 +40,18 @@ def grow(rng: random.Random, sizes: dict[str, int], extents: Sequence[Size], blo
         most_steps: so many primitives are tried on the way from the output to the input.
         most_weights: so many weights there may be.
         most_products: so many products a loop over all iterators makes.
+        wild: whether there are Merges of one block, and primitives that only a weight uses; no space makes them.
     """
-    return _Grower(rng, sizes, extents, blocks, most_products).operator(batch, most_steps, most_weights)
+    return _Grower(rng, sizes, extents, blocks, most_products, wild).operator(batch, most_steps, most_weights)
 
 
 class _Grower:
     """Grows tensors upwards from iterators, as a synthesis does: a step replaces coordinates by those above them."""
 
     def __init__(self, rng: random.Random, sizes: dict[str, int], extents: Sequence[Size], blocks: Sequence[Size],
-                 most_products: int) -> None:
-        self.rng, self.sizes, self.extents, self.blocks, self.most_products = rng, sizes, extents, blocks, most_products
+                 most_products: int, wild: bool) -> None:
+        self.rng, self.sizes, self.extents, self.blocks = rng, sizes, extents, blocks
+        self.most_products, self.wild = most_products, wild
 
     def operator(self, batch: Size | None, most_steps: int, most_weights: int) -> sn.Operator:
         rng = self.rng
@@ -63,7 +67,7 @@ class _Grower:
         for _ in range(rng.randint(0, most_weights)):
             # A weight shares coordinates that stood side by side at some moment, and may go its own way from there.
             weight = [c for c in rng.choice(fronts) if rng.randint(0, 3)]
-            for _ in range(rng.randint(0, 2) if weight else 0):
+            for _ in range(rng.randint(0, 2) if weight and self.wild else 0):
                 weight = self.step(weight)
             weights.append(self.shuffled(weight))
         inputs = [*leading, *self.shuffled(front)]
@@ -102,6 +106,10 @@ class _Grower:
         elif kind == 'merge':
             fitting = [b for b in self.blocks
                        if self.value(first.size / b).denominator == 1 and self.value(b).denominator == 1]
+            if not self.wild:
+                fitting = [b for b in fitting if 1 < self.value(b) < self.value(first.size)]
+                if not fitting:
+                    return front
             block = self.rng.choice(fitting or [first.size])
             new = [MergeLeft(first, block), MergeRight(first, block)]
         merged = rest + new
