@@ -14,8 +14,9 @@ from direct_views import undo
 from torch import Tensor, nn
 
 import syno_nni as sn
+from syno_nni.operator.explosions import Explosions, low_digits
 from syno_nni.operator.expr import Coordinate, Iterator, MergeRight, Sum, Unfold, sibling
-from syno_nni.operator.orders import Search, low_digits, orders
+from syno_nni.operator.orders import orders
 
 LETTERS = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ'
 
@@ -29,30 +30,30 @@ class OriginalScheme(nn.Module):
         self.weights = nn.ParameterList(nn.Parameter(torch.randn(s) * 0.1) for s in op.weight_shapes(sizes))
         in_turn = [order for order in orders(op) if all(stage.on_data for stage in order.stages)]
         cheapest = min(in_turn, key=lambda order: order.macs(sizes))
-        search = Search(op)
+        explosions = Explosions(op)
         # Everything about coordinates is worked out here: the forward pass only makes library calls.
         self.script: list[tuple] = []
         labels: dict[int, list[Coordinate]] = {1 << n: list(c) for n, c in enumerate((op.inputs, *op.weights))}
         for stage in cheapest.stages:
             used = {s for mask, other in labels.items() if mask not in stage.operands for s in _sums(other)}
-            self._stage(search, labels, stage.operands, used)
+            self._stage(explosions, labels, stage.operands, used)
         (last,) = labels
         self._views(last, labels[last], None)
         order = labels[last]
         self.script.append(('output', last, [order.index(o) for o in op.outs() if o in order]))
         self.result = last
 
-    def _stage(self, search: Search, labels: dict[int, list[Coordinate]], operands: tuple[int, ...],
+    def _stage(self, explosions: Explosions, labels: dict[int, list[Coordinate]], operands: tuple[int, ...],
                used: set[Sum]) -> None:
         if len(operands) == 2:
             first, second = sorted(operands)
             private = {s for m in operands for s in _sums(labels[m])} - used
-            targets = search.compatible(labels[first], labels[second])
-            targets = search.exposed_pair(*targets, private)
+            targets = explosions.compatible(labels[first], labels[second])
+            targets = explosions.exposed_pair(*targets, private)
             for mask, target in zip((first, second), targets):
                 self._views(mask, labels[mask], target)
             left, right = labels.pop(first), labels.pop(second)
-            both = [x for x in left if x in right and search.pure(x, private)]
+            both = [x for x in left if x in right and explosions.pure(x, private)]
             kept = [x for x in dict.fromkeys((*left, *right)) if x not in both]
             name = dict(zip(dict.fromkeys((*left, *right)), LETTERS))
             text = [''.join(name[x] for x in term) for term in (left, right, kept)]
@@ -63,8 +64,8 @@ class OriginalScheme(nn.Module):
         for reduction in sorted(private, key=lambda s: s.index):
             now = labels[mask]
             if reduction in _sums(now):
-                self._views(mask, now, search.opened(now, reduction, private))
-                for label in [x for x in now if search.pure(x, {reduction})]:
+                self._views(mask, now, explosions.opened(now, reduction, private))
+                for label in [x for x in now if explosions.pure(x, {reduction})]:
                     self.script.append(('sum', mask, now.index(label)))
                     now.remove(label)
 

@@ -19,7 +19,7 @@ HEAD = """# Multiply-adds: ours and the original's
 
 Summed over each operator's slots at the batch size of the publication (128), in 10^9. Written by `benchmarks/macs.py`.
 
-Ours is the cheapest evaluation order (`syno_nni.operator.orders`): a stage that contracts two tensors costs one multiply-add
+Ours is the cheapest contraction order (`syno_nni.operator.orders`): a stage that contracts two tensors costs one multiply-add
 for each element of the union of their coordinates, a sum without a product one for each element summed, and views are
 free. The original adds the number of elements of the input and of every weight, explodes windows where they are first
 used, and reduces in a materialised order of its own; that is why ours is never larger.

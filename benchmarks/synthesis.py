@@ -106,7 +106,7 @@ def counted(op: Any) -> int:
 
 def diversity(options: argparse.Namespace) -> dict[str, Any]:
     """What samples are like, by the knob."""
-    from syno_nni.operator.cost import reach
+    from syno_nni.operator.cost import receptive_field
     from syno_nni.synthesis.construction import primitives, steps
     small = {'N': 1, 'C_in': 64, 'C_out': 64, 'H': 14, 'k_1': 3, 'k_2': 7, 's': 2, 'g': 32}
     rows: dict[str, Any] = {}
@@ -117,7 +117,7 @@ def diversity(options: argparse.Namespace) -> dict[str, Any]:
         counts = [counted(op) for op in ops]
         kinds = [primitives(op) for op in ops]
         complex_ones = [9 <= n <= 20 and k['unfold'] > 0 and len(op.weights) <= 2 for n, k, op in zip(counts, kinds, ops)]
-        fields = Counter('x'.join(map(str, sorted(reach(op, small)[0][2:]))) for op in ops[:200])
+        fields = Counter('x'.join(map(str, sorted(receptive_field(op, small)[0][2:]))) for op in ops[:200])
         macs = [space.macs_over_layer(op) for op in ops]
         rows[str(knob)] = {
             'samples': options.samples, 'distinct': len(ops), 'steps': Counter(map(steps, ops)),

@@ -8,22 +8,20 @@ keeping the least result, skipping choices that a symmetry of the operator maps 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from .expr import Coordinate, Iterator, Out, Sum
+from .graph import G, Graph
+from .size import Size
 
-if TYPE_CHECKING:
-    from .operator import Operator
-
-Colour = dict[int, tuple]
+Key = tuple[Any, ...]  # totally ordered among its kind
+Colours = dict[int, Key]
 _KIND_ORDER = {'out': 0, 'sum': 1, 'split': 2, 'unfold': 3, 'shift': 4, 'stride': 5, 'div': 6, 'mod': 7}
 
 
-def canonical_form(op: Operator) -> Operator:
-    """The isomorphic operator in canonical order; the same object when it already is."""
-    from .operator import Operator
-    colours: Colour = {}
+def canonical_form(op: G) -> G:
+    """The isomorphic graph in canonical order, of the same class; the same object when it already is."""
+    colours: Colours = {}
     for coordinate in op.inputs:
         for leaf in coordinate.iterators():
             if isinstance(leaf, Sum) and leaf.index not in colours:
@@ -31,11 +29,11 @@ def canonical_form(op: Operator) -> Operator:
     hidden = [i for i in range(len(op.reductions)) if i not in colours]
     for index in hidden:
         colours[index] = (1, op.reductions[index].sort_key)
-    order = _order(_Search(op, hidden).least(colours) if len(hidden) > 1 else colours)
-    return _relabel(op, order, Operator.trusted)
+    order = _order(_Labelling(op, hidden).least(colours) if len(hidden) > 1 else colours)
+    return _relabel(op, order)
 
 
-def total_key(op: Operator) -> tuple:
+def total_key(op: Graph) -> Key:
     """A totally ordered key of the isomorphism class: equal exactly for isomorphic operators."""
     form = canonical_form(op)
     colours = {i: (0, i) for i in range(len(form.reductions))}
@@ -44,51 +42,51 @@ def total_key(op: Operator) -> tuple:
             tuple(tuple(_key(c, colours) for c in w) for w in form.weights))
 
 
-def _order(colours: Colour) -> dict[int, int]:
+def _order(colours: Colours) -> dict[int, int]:
     return {old: new for new, old in enumerate(sorted(colours, key=lambda i: (colours[i], i)))}
 
 
-def _key(node: Coordinate, colours: Colour) -> tuple:
+def _key(node: Coordinate, colours: Colours) -> Key:
     """A totally ordered key of a coordinate, in terms of colours."""
     if isinstance(node, Iterator):
         return _KIND_ORDER[node.kind], colours[node.index] if isinstance(node, Sum) else node.index
     argument = node.argument
     return (_KIND_ORDER[node.kind], tuple(_key(c, colours) for c in node.bottom),
-            argument.sort_key if hasattr(argument, 'sort_key') else (argument or 0))
+            argument.sort_key if isinstance(argument, Size) else (argument or 0))
 
 
-def _weight_key(weight: tuple[Coordinate, ...], colours: Colour) -> tuple:
+def _weight_key(weight: tuple[Coordinate, ...], colours: Colours) -> Key:
     return tuple(sorted(_key(c, colours) for c in weight))
 
 
-class _Search:
+class _Labelling:
     """The canonical order of the reductions that only weights use.
 
     A tree: every node refines its colours; where reductions stay tied, each is tried as the first of its cell. A leaf
     orders all reductions; the least encoding of the weights wins. Two leaves with equal encodings differ by an
-    automorphism. It maps one branch of their common ancestor onto another, so the search returns to that ancestor, and
+    automorphism. It maps one branch of their common ancestor onto another, so the visit returns to that ancestor, and
     choices that known automorphisms map onto each other are tried once: symmetric operators cost a polynomial number
     of leaves (McKay, "Practical graph isomorphism", 1981).
     """
 
-    def __init__(self, op: Operator, hidden: list[int]) -> None:
+    def __init__(self, op: Graph, hidden: list[int]) -> None:
         self.op = op
         self.hidden = hidden
         self.sums = [{leaf.index for c in w for leaf in c.iterators() if isinstance(leaf, Sum)} for w in op.weights]
-        self.best: list[tuple] | None = None
-        self.best_colours: Colour = {}
+        self.best: list[Key] | None = None
+        self.best_colours: Colours = {}
         self.best_path: tuple[int, ...] = ()
         self.automorphisms: list[dict[int, int]] = []
 
-    def least(self, colours: Colour) -> Colour:
+    def least(self, colours: Colours) -> Colours:
         """The colours of the least leaf; all different."""
         self._visit(colours, ())
         return self.best_colours
 
-    def _visit(self, colours: Colour, path: tuple[int, ...]) -> int:
+    def _visit(self, colours: Colours, path: tuple[int, ...]) -> int:
         """Explores a node; returns the depth to go back to."""
         colours = self._refine(colours)
-        cells: dict[tuple, list[int]] = {}
+        cells: dict[Key, list[int]] = {}
         for index in self.hidden:
             cells.setdefault(colours[index], []).append(index)
         tied = min((c for c in cells if len(cells[c]) > 1), default=None)
@@ -106,7 +104,7 @@ class _Search:
                 return back
         return len(path)
 
-    def _leaf(self, colours: Colour, path: tuple[int, ...]) -> int:
+    def _leaf(self, colours: Colours, path: tuple[int, ...]) -> int:
         encoded = sorted(_weight_key(w, self._rank(colours)) for w in self.op.weights)
         if self.best is None or encoded < self.best:
             self.best, self.best_colours, self.best_path = encoded, colours, path
@@ -117,7 +115,7 @@ class _Search:
             return next(d for d, (a, b) in enumerate(zip(path, self.best_path)) if a != b)
         return len(path)
 
-    def _rank(self, colours: Colour) -> Colour:
+    def _rank(self, colours: Colours) -> Colours:
         """The same order, written alike whatever refinements led to it."""
         return {i: (0, rank) for rank, i in enumerate(sorted(colours, key=colours.__getitem__))}
 
@@ -134,7 +132,7 @@ class _Search:
                     frontier.append(image)
         return orbit
 
-    def _refine(self, colours: Colour) -> Colour:
+    def _refine(self, colours: Colours) -> Colours:
         """Splits colours by where the hidden reductions occur, until nothing splits any more."""
         count = len({colours[i] for i in self.hidden})
         while count < len(self.hidden):
@@ -159,7 +157,7 @@ class _Search:
             == Counter(_weight_key(w, exchanged) for w in self.op.weights))
 
 
-def _relabel(op: Operator, order: dict[int, int], make: Callable[..., Operator]) -> Operator:
+def _relabel(op: G, order: dict[int, int]) -> G:
     colours = {old: (0, new) for old, new in order.items()}
     weights = sorted((tuple(sorted(w, key=lambda c: _key(c, colours))) for w in op.weights),
                      key=lambda w: tuple(_key(c, colours) for c in w))
@@ -172,4 +170,4 @@ def _relabel(op: Operator, order: dict[int, int], make: Callable[..., Operator])
             return Sum(order[node.index], node.size)
         return node if isinstance(node, Out) else node.rebuild(*(rename(c) for c in node.bottom))
 
-    return make(op.outputs, reductions, [rename(c) for c in op.inputs], [[rename(c) for c in w] for w in weights])
+    return op.trusted(op.outputs, reductions, [rename(c) for c in op.inputs], [[rename(c) for c in w] for w in weights])

@@ -6,13 +6,10 @@ of one or of the whole dimension all vanish. The batch dimension stays, whatever
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from .expr import Coordinate, Iterator, MergeLeft, MergeRight, Out, Shift, Split, Stride, Unfold
+from .graph import Graph
 from .size import Binding, Size
-
-if TYPE_CHECKING:
-    from .operator import Operator
 
 
 def extent(node: Coordinate) -> int:
@@ -22,7 +19,7 @@ def extent(node: Coordinate) -> int:
 
 @dataclass(frozen=True)
 class ConcreteOperator:
-    """What `Operator` holds, with numbers for sizes.
+    """What `Graph` holds, with numbers for sizes.
 
     Attributes:
         outputs: the output iterators, those of one element included.
@@ -40,7 +37,7 @@ class ConcreteOperator:
     batch: Out | None
 
 
-def concretize(op: Operator, sizes: Binding) -> ConcreteOperator:
+def concretize(op: Graph, sizes: Binding) -> ConcreteOperator:
     """The operator at a binding.
 
     Raises:
@@ -66,13 +63,13 @@ def concretize(op: Operator, sizes: Binding) -> ConcreteOperator:
 
     outputs = tuple(Out(i, Size.of(s.value(sizes))) for i, s in enumerate(op.outputs))
     inputs = tensor(op.inputs)
-    cut = _cuts(inputs)
-    weights = tuple(tuple(cut.get(c, c) for c in tensor(w)) for w in op.weights)
+    halved = _halved(inputs)
+    weights = tuple(tuple(halved.get(c, c) for c in tensor(w)) for w in op.weights)
     return ConcreteOperator(outputs, tuple(Size.of(s.value(sizes)) for s in op.reductions), inputs, weights,
                             op.input_shape(sizes), op.weight_shapes(sizes), outputs[batch.index] if batch else None)
 
 
-def _cuts(inputs: tuple[Coordinate, ...]) -> dict[Coordinate, Coordinate]:
+def _halved(inputs: tuple[Coordinate, ...]) -> dict[Coordinate, Coordinate]:
     """Coordinates that the data uses only through the halves of one Merge, put together again from these halves.
 
     Where a weight has such a coordinate whole (``w[o, ...]`` of a grouped convolution, whose data has ``o // B``), the
@@ -88,11 +85,12 @@ def _cuts(inputs: tuple[Coordinate, ...]) -> dict[Coordinate, Coordinate]:
             for x, blocks in halves.items() if x not in whole and len(blocks) == 1 for block in blocks}
 
 
-def free_batch(op: Operator) -> Out | None:
+def free_batch(op: Graph) -> Out | None:
     """The first input coordinate, when it is an output iterator that nothing else uses: then any size will do."""
     first, *others = (c for t in (op.inputs, *op.weights) for c in t)
-    free = isinstance(first, Out) and all(leaf != first for c in others for leaf in c.iterators())
-    return first if free else None
+    if isinstance(first, Out) and all(leaf != first for c in others for leaf in c.iterators()):
+        return first
+    return None
 
 
 def _simplified(node: Coordinate, bottom: list[Coordinate | None], sizes: Binding, is_batch: bool,

@@ -11,16 +11,13 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from syno_nni.errors import GraphError
 
+from .canonical import canonical_form
 from .expr import Coordinate, Iterator, MergeLeft, MergeRight, Out, Shift, Split, Stride, Sum, Unfold
 from .formula import names
-from .legality import tensors
-
-if TYPE_CHECKING:
-    from .operator import Operator
+from .graph import Graph, tensors
 
 IMAGES = ('.svg', '.png', '.pdf')
 TIMEOUT = 60.0  # seconds; Graphviz needs well under one
@@ -31,7 +28,7 @@ _SUM_COLOUR = '#b71c1c'
 _LEGEND = 'Where lines of several tensors end in one place, they are multiplied; Σ sums the products.'
 
 
-def draw(op: Operator, path: str | os.PathLike[str]) -> Path:
+def draw(op: Graph, path: str | os.PathLike[str]) -> Path:
     """Writes a picture of ``op``; the suffix of ``path`` says which: .svg, .png or .pdf, .dot, or .txt for text.
 
     Returns:
@@ -88,14 +85,14 @@ def title(node: Coordinate, name: dict[Iterator, str]) -> tuple[str, str]:
 
 # ---- Graphviz ----
 
-def to_dot(op: Operator) -> str:
+def to_dot(op: Graph) -> str:
     """The Graphviz source of the picture."""
     return _Dot(op).source()
 
 
 class _Dot:
-    def __init__(self, op: Operator) -> None:
-        self.op = op.canonical
+    def __init__(self, op: Graph) -> None:
+        self.op = canonical_form(op)
         self.name = names(self.op)
         self.lines: list[str] = []
         self.ids: dict[object, str] = {}
@@ -180,9 +177,9 @@ def _table(caption: str, cells: list[str], colour: str, below: bool) -> str:
 
 # ---- text ----
 
-def to_text_graph(op: Operator) -> str:
+def to_text_graph(op: Graph) -> str:
     """The picture as text: a tree for every tensor, from its dimensions down to output indices and sums."""
-    op = op.canonical
+    op = canonical_form(op)
     name = names(op)
     lines: list[str] = []
     for tensor, coordinates in tensors(op):

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator as Iter
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from syno_nni.errors import GraphError, shown
 
@@ -60,14 +60,14 @@ class Coordinate:
     def __hash__(self) -> int:
         return self._hash
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         # The cached hash differs between processes, so a pickle must not carry it.
         return type(self), (*self.bottom, *(() if self.argument is None else (self.argument,)))
 
     def __copy__(self) -> Coordinate:
         return self
 
-    def __deepcopy__(self, memo: dict) -> Coordinate:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Coordinate:
         return self
 
     def rebuild(self, *bottom: Coordinate) -> Coordinate:
@@ -104,7 +104,7 @@ class Iterator(Coordinate):
     def argument(self) -> int:
         return self.index
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.index, self.size)
 
 

@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import re
 from itertools import chain, count, islice
-from typing import TYPE_CHECKING
 
 from syno_nni.errors import FormulaError, SizeError
 
 from .expr import Coordinate, Iterator, MergeLeft, MergeRight, Out, Shift, Split, Stride, Sum, Unfold
+from .graph import Graph, tensors
 from .legality import MAX_DEPTH
-from .size import MAX_NAME, Size
-
-if TYPE_CHECKING:
-    from .operator import Operator
+from .size import MAX_NAME, Size, read_factor, read_size
+from .tokens import Tokens
 
 MAX_LENGTH = 100_000
 MAX_NESTING = 3 * MAX_DEPTH  # a primitive may print as a function inside parentheses
-_TOKEN = re.compile(r'\s*(?:(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<number>[0-9]+)|(?P<symbol>//|[\[\](),:=*/%+^-]))')
 _FUNCTIONS = {'unfold': Unfold, 'shift': Shift, 'stride': Stride}
 _RESERVED = {'out', 'in', 'sum', *_FUNCTIONS}
 _OUT_NAMES = {'N': 'n', 'C_out': 'o', 'H': 'h', 'W': 'w', 'T': 't', 'L': 'l', 'C_in': 'c'}
@@ -34,7 +31,7 @@ _OTHER_NAMES = 'rabxyz'
 
 # ---- printing ----
 
-def names(op: Operator) -> dict[Iterator, str]:
+def names(op: Graph) -> dict[Iterator, str]:
     """A short name for every iterator: n, o, h, w for outputs, i, j for windows, c, d for channels, r, a for others."""
     taken: set[str] = {*_RESERVED, *op.variables}
     result: dict[Iterator, str] = {}
@@ -79,29 +76,28 @@ def _factor(size: Size) -> str:
     return text if re.fullmatch(r'\w+', text) else f'({text})'
 
 
-def tensor_texts(op: Operator) -> tuple[str, str, list[str]]:
+def _tensor_texts(op: Graph) -> tuple[str, str, list[str]]:
     """The left side, the sum and the tensors of the formula."""
     name = names(op)
     left = 'out[' + ', '.join(f'{name[o]}:{o.size}' for o in op.outs()) + ']'
     total = 'sum[' + ', '.join(f'{name[s]}:{s.size}' for s in op.sums()) + ']' if op.reductions else ''
-    tensors = [('in', op.inputs), *((f'w{n}', w) for n, w in enumerate(op.weights, 1))]
-    return left, total, [f'{t}[{", ".join(coordinate_text(c, name) for c in cs)}]' for t, cs in tensors]
+    return left, total, [f'{t}[{", ".join(coordinate_text(c, name) for c in cs)}]' for t, cs in tensors(op)]
 
 
-def to_text(op: Operator) -> str:
+def to_text(op: Graph) -> str:
     """The one-line formula of an operator as it stands (`Operator.__str__` prints the canonical one)."""
-    left, total, tensors = tensor_texts(op)
-    return f'{left} = {total + " " if total else ""}{" * ".join(tensors)}'
+    left, total, factors = _tensor_texts(op)
+    return f'{left} = {total + " " if total else ""}{" * ".join(factors)}'
 
 
-def to_pretty(op: Operator) -> str:
+def to_pretty(op: Graph) -> str:
     """The formula with one tensor a line."""
-    left, total, tensors = tensor_texts(op)
-    return '\n'.join([f'{left} =', *([f'    {total}'] if total else []), f'      {tensors[0]}',
-                      *(f'    * {t}' for t in tensors[1:])])
+    left, total, factors = _tensor_texts(op)
+    return '\n'.join([f'{left} =', *([f'    {total}'] if total else []), f'      {factors[0]}',
+                      *(f'    * {t}' for t in factors[1:])])
 
 
-def to_loop_nest(op: Operator) -> str:
+def to_loop_nest(op: Graph) -> str:
     """The operator as nested loops, every index and boundary test spelled out.
 
     It is Python: with the variables bound to integers, ``in_`` and ``w1``, ... to arrays and ``out`` to zeros, it runs.
@@ -110,8 +106,8 @@ def to_loop_nest(op: Operator) -> str:
     lines = [f'for {name[it]} in range({_size_code(it.size)}):' for it in op.iterators()]
     lines += [f'if 0 <= {_index_code(node, name)} < {_size_code(node.size)}:'
               for node in op.nodes() if isinstance(node, Unfold)]
-    tensors = [('in_', op.inputs), *((f'w{n}', w) for n, w in enumerate(op.weights, 1))]
-    product = ' * '.join(f'{tensor}[{", ".join(_index_code(c, name) for c in cs) or "()"}]' for tensor, cs in tensors)
+    product = ' * '.join(f'{"in_" if tensor == "in" else tensor}[{", ".join(_index_code(c, name) for c in cs) or "()"}]'
+                         for tensor, cs in tensors(op))
     lines.append(f'out[{", ".join(name[o] for o in op.outs()) or "()"}] += {product}')
     return '\n'.join('    ' * depth + line for depth, line in enumerate(lines))
 
@@ -143,206 +139,132 @@ def _size_code(size: Size, inner: bool = False) -> str:
 
 # ---- parsing ----
 
-def parse(text: str) -> Operator:
-    """The operator of a formula.
+def parse(text: str) -> Graph:
+    """The graph of a formula; whether it is legal is not asked here.
 
     Raises:
         FormulaError: the text is not a formula; says where and what was wanted.
-        GraphError: the operator it describes is not legal.
     """
     if not isinstance(text, str):
         raise FormulaError(f'a formula must be text, got {type(text).__name__}')
     if len(text) > MAX_LENGTH:
         raise FormulaError(f'a formula may have at most {MAX_LENGTH} characters, got {len(text)}')
-    return _Parser(text).operator()
+    try:
+        return _Parser(text).graph()
+    except SizeError as error:  # sizes that are well written, and whose product is beyond every limit
+        raise FormulaError(f'cannot read formula: {error}') from None
 
 
 class _Parser:
     def __init__(self, text: str) -> None:
-        self.text = text
-        self.tokens: list[tuple[str, str, int]] = []
-        end = 0
-        stripped = text.rstrip()
-        while end < len(stripped):
-            match = _TOKEN.match(stripped, end)
-            if match is None:
-                at = end + len(stripped[end:]) - len(stripped[end:].lstrip())
-                raise FormulaError(f'cannot read formula: unexpected {stripped[at]!r} at column {at + 1} of '
-                                   f'{self._quote(at)}')
-            end = match.end()
-            kind = match.lastgroup or ''
-            self.tokens.append((kind, match[kind], match.start(kind)))
-        self.position = 0
+        self.tokens = Tokens(text, 'formula', FormulaError, MAX_NESTING)
         self.index: dict[str, Iterator] = {}
-        self.depth = 0
 
-    # tokens
-    def _quote(self, at: int) -> str:
-        piece = self.text[max(0, at - 30):at + 30]
-        return f'{piece!r}'
-
-    def _fail(self, wanted: str) -> FormulaError:
-        if self.position < len(self.tokens):
-            _, token, at = self.tokens[self.position]
-            return FormulaError(f'cannot read formula: wanted {wanted}, got {token[:40]!r} at column {at + 1} of '
-                                f'{self._quote(at)}')
-        return FormulaError(f'cannot read formula: wanted {wanted}, but the text ends after {self.text[-30:]!r}')
-
-    def _peek(self, offset: int = 0) -> str:
-        at = self.position + offset
-        return self.tokens[at][1] if at < len(self.tokens) else ''
-
-    def _take(self, token: str) -> bool:
-        if self._peek() == token:
-            self.position += 1
-            return True
-        return False
-
-    def _expect(self, token: str) -> None:
-        if not self._take(token):
-            raise self._fail(repr(token))
-
-    def _name(self, what: str) -> str:
-        if self.position < len(self.tokens) and self.tokens[self.position][0] == 'name':
-            self.position += 1
-            return self.tokens[self.position - 1][1]
-        raise self._fail(what)
-
-    # grammar
-    def operator(self) -> Operator:
-        from .operator import Operator
-        self._expect('out')
+    def graph(self) -> Graph:
+        tokens = self.tokens
+        tokens.expect('out')
         outputs = self._declarations(Out)
-        self._expect('=')
-        reductions: list[Size] = self._declarations(Sum) if self._take('sum') else []
-        self._expect('in')
+        tokens.expect('=')
+        reductions: list[Size] = self._declarations(Sum) if tokens.take('sum') else []
+        tokens.expect('in')
         inputs = self._coordinates()
         weights: list[list[Coordinate]] = []
-        while self._take('*'):
-            name = self._name('a weight such as w1')
-            if name != f'w{len(weights) + 1}':
-                self.position -= 1
-                raise self._fail(f"weight 'w{len(weights) + 1}' (weights are numbered from 1)")
+        while tokens.take('*'):
+            name = f'w{len(weights) + 1}'
+            if not tokens.take(name):
+                raise tokens.wanted(f'weight {name!r} (weights are numbered from 1)')
             weights.append(self._coordinates())
-        if self.position != len(self.tokens):
-            raise self._fail('"*" and a weight, or the end')
-        return Operator(outputs, reductions, inputs, weights)
+        if not tokens.at_end:
+            raise tokens.wanted('"*" and a weight, or the end')
+        return Graph(outputs, reductions, inputs, weights)
 
     def _declarations(self, make: type[Iterator]) -> list[Size]:
+        tokens = self.tokens
         sizes: list[Size] = []
-        self._expect('[')
-        while not self._take(']'):
+        tokens.expect('[')
+        while not tokens.take(']'):
             if sizes:
-                self._expect(',')
-            name = self._name('an index name')
+                tokens.expect(',')
+            name = tokens.next('name')
+            if not name:
+                raise tokens.wanted('an index name')
             if name in self.index or name in _RESERVED:
-                self.position -= 1
-                raise self._fail('an index name that is not in use or reserved')
+                raise tokens.wanted('an index name that is not in use or reserved')
             if len(name) > MAX_NAME:
-                self.position -= 1
-                raise self._fail(f'an index name of at most {MAX_NAME} characters')
-            self._expect(':')
-            size = self._size()
+                raise tokens.wanted(f'an index name of at most {MAX_NAME} characters')
+            tokens.read()
+            tokens.expect(':')
+            size = read_size(tokens)
             self.index[name] = make(len(sizes), size)
             sizes.append(size)
         return sizes
 
-    def _size(self) -> Size:
-        size = self._size_factor()
-        while self._peek() in ('*', '/'):
-            times = self._take('*') or not self._take('/')
-            size = size * self._size_factor() if times else size / self._size_factor()
-        return size
-
-    def _size_factor(self) -> Size:
-        if self._take('('):
-            self.depth += 1
-            if self.depth > MAX_NESTING:
-                raise self._fail(f'at most {MAX_NESTING} nested parentheses')
-            size = self._size()
-            self._expect(')')
-            self.depth -= 1
-            return size
-        if self.position == len(self.tokens) or self.tokens[self.position][0] == 'symbol':
-            raise self._fail('a size such as C_in/g')
-        piece = self._peek()
-        self.position += 1
-        try:
-            size = Size.parse(piece)
-            if self._take('^'):
-                sign = '-' if self._take('-') else ''
-                piece = f'{piece}^{sign}{self._peek()}'
-                self.position += 1
-                size = Size.parse(piece)
-        except SizeError as error:
-            raise FormulaError(f'cannot read formula: {error}') from None
-        return size
-
     def _coordinates(self) -> list[Coordinate]:
         result: list[Coordinate] = []
-        self._expect('[')
-        while not self._take(']'):
+        self.tokens.expect('[')
+        while not self.tokens.take(']'):
             if result:
-                self._expect(',')
+                self.tokens.expect(',')
             result.append(self._sum())
         return result
 
     def _sum(self) -> Coordinate:
-        self.depth += 1
-        if self.depth > MAX_NESTING:
-            raise self._fail(f'at most {MAX_NESTING} nested primitives')
-        node = self._atom()
-        while self._peek() in ('//', '%', '*'):
-            symbol = self._peek()
-            self.position += 1
-            size = self._size_factor()
-            if symbol == '*':
-                self._expect('+')
-                right = self._atom()
-                while self._peek() in ('//', '%'):
-                    half = MergeLeft if self._take('//') else MergeRight
-                    if half is MergeRight:
-                        self._expect('%')
-                    right = half(right, self._size_factor())
-                if right.size != size:
-                    raise FormulaError(f'cannot read formula: in a*S + b, S must be the size of b, which is '
-                                       f'{right.size}; got {size}')
-                node = Split(node, right)
-            else:
-                node = (MergeLeft if symbol == '//' else MergeRight)(node, size)
-        self.depth -= 1
+        """One coordinate: ``a``, ``a*S + b``, ``a//S`` or ``a%S``."""
+        tokens = self.tokens
+        tokens.descend('primitives')
+        node = self._halves(self._atom())
+        while tokens.take('*'):
+            size = read_factor(tokens)
+            tokens.expect('+')
+            right = self._halves(self._atom())
+            if right.size != size:
+                raise tokens.error(f'in a*S + b, S must be the size of b, which is {right.size}; got {size}')
+            node = Split(node, right)
+        tokens.ascend()
+        return node
+
+    def _halves(self, node: Coordinate) -> Coordinate:
+        """``node`` with the ``//S`` and ``%S`` that follow it."""
+        while (symbol := self.tokens.next()) in ('//', '%'):
+            self.tokens.read()
+            node = (MergeLeft if symbol == '//' else MergeRight)(node, read_factor(self.tokens))
         return node
 
     def _atom(self) -> Coordinate:
+        tokens = self.tokens
         node: Coordinate
-        if self._take('('):
+        if tokens.take('('):
             node = self._sum()
-            self._expect(')')
+            tokens.expect(')')
             return node
-        name = self._name('an index, a function or "("')
-        if name in _FUNCTIONS and self._take('('):
+        name = tokens.next('name')
+        if not name:
+            raise tokens.wanted('an index, a function or "("')
+        if name in _FUNCTIONS:
+            tokens.read()
+            tokens.expect('(')
             first = self._sum()
-            self._expect(',')
+            tokens.expect(',')
             if name == 'unfold':
                 node = Unfold(first, self._sum())
             elif name == 'shift':
                 node = Shift(first, self._integer())
             else:
-                node = Stride(first, self._size())
-            self._expect(')')
+                node = Stride(first, read_size(tokens))
+            tokens.expect(')')
             return node
         if name not in self.index:
-            self.position -= 1
             known = ', '.join(islice(self.index, 12)) + ', ...' * (len(self.index) > 12)
-            raise self._fail(f'one of the indices {known or "(none)"}')
+            raise tokens.wanted(f'one of the indices {known or "(none)"}')
+        tokens.read()
         return self.index[name]
 
     def _integer(self) -> int:
-        sign = -1 if self._take('-') else 1
-        if self.position < len(self.tokens) and self.tokens[self.position][0] == 'number' and len(self._peek()) < 12:
-            self.position += 1
-            return sign * int(self.tokens[self.position - 1][1])
-        raise self._fail('an integer of at most 11 digits')
+        sign = -1 if self.tokens.take('-') else 1
+        digits = self.tokens.next('number')
+        if not digits or len(digits) >= 12:
+            raise self.tokens.wanted('an integer of at most 11 digits')
+        return sign * int(self.tokens.read())
 
 
-__all__ = ['coordinate_text', 'names', 'parse', 'tensor_texts', 'to_loop_nest', 'to_pretty', 'to_text']
+__all__ = ['coordinate_text', 'names', 'parse', 'to_loop_nest', 'to_pretty', 'to_text']

@@ -5,14 +5,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from collections.abc import Iterator as Iter
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from syno_nni.errors import GraphError, shown
 
 from .expr import Coordinate, MergeLeft, MergeRight, Out, Sum
-
-if TYPE_CHECKING:
-    from .operator import Operator
+from .graph import Graph, tensors
 
 MAX_RANK = 16
 MAX_REDUCTIONS = 16
@@ -22,7 +19,7 @@ MAX_NODES = 200
 MAX_TOTAL_NODES = 1000
 MAX_OFFSET = 2 ** 31
 
-Rule = Callable[['Operator'], Iter[str]]
+Rule = Callable[[Graph], Iter[str]]
 RULES: dict[str, Rule] = {}
 
 
@@ -31,7 +28,7 @@ def rule(function: Rule) -> Rule:
     return function
 
 
-def check(op: Operator) -> None:
+def check(op: Graph) -> None:
     """Runs every rule.
 
     Raises:
@@ -42,15 +39,8 @@ def check(op: Operator) -> None:
             raise GraphError(f'illegal operator ({name}): {complaint}')
 
 
-def tensors(op: Operator) -> Iter[tuple[str, tuple[Coordinate, ...]]]:
-    """The name and the coordinates of the input and of every weight."""
-    yield 'in', op.inputs
-    for number, weight in enumerate(op.weights, 1):
-        yield f'w{number}', weight
-
-
 @rule
-def bounded(op: Operator) -> Iter[str]:
+def bounded(op: Graph) -> Iter[str]:
     """Ranks, depth and numbers of nodes stay within limits that no real operator comes near."""
     if not op.inputs:
         yield 'the input has no coordinate; index it with at least one'
@@ -75,7 +65,7 @@ def bounded(op: Operator) -> Iter[str]:
 
 
 @rule
-def known_iterators(op: Operator) -> Iter[str]:
+def known_iterators(op: Graph) -> Iter[str]:
     """Every leaf is an output or a reduction of this operator, with the same size."""
     for name, coordinates in tensors(op):
         for coordinate in coordinates:
@@ -87,7 +77,7 @@ def known_iterators(op: Operator) -> Iter[str]:
 
 
 @rule
-def offsets_are_integers(op: Operator) -> Iter[str]:
+def offsets_are_integers(op: Graph) -> Iter[str]:
     """A Shift moves by a fixed number of elements."""
     for node in op.nodes():
         if node.kind == 'shift' and (isinstance(node.argument, bool) or not isinstance(node.argument, int)
@@ -96,7 +86,7 @@ def offsets_are_integers(op: Operator) -> Iter[str]:
 
 
 @rule
-def data_linear(op: Operator) -> Iter[str]:
+def data_linear(op: Graph) -> Iter[str]:
     """The input uses every coordinate at most once: no primitive duplicates data.
 
     A coordinate reaches the input through one primitive, or through the two halves of one Merge. Using it twice would
@@ -106,7 +96,7 @@ def data_linear(op: Operator) -> Iter[str]:
 
 
 @rule
-def weight_linear(op: Operator) -> Iter[str]:
+def weight_linear(op: Graph) -> Iter[str]:
     """So does every weight: ``w[i, i]`` wastes all but its diagonal."""
     for name, coordinates in tensors(op):
         if name != 'in':

@@ -8,24 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from syno_nni.errors import GraphError, SizeError, shown
 
 from .expr import Coordinate, Iterator, MergeLeft, MergeRight, Shift, Split, Stride, Unfold
+from .graph import Graph
 from .size import Binding
-
-if TYPE_CHECKING:
-    from .operator import Operator
 
 CHUNK = 1 << 20  # products held in memory at once
 MAX_PRODUCTS = 1 << 36  # hours; a definition is for checking, not for running
 MAX_OUTPUTS = 1 << 28  # 2 GiB
 
 
-def reference(op: Operator, x: np.ndarray, weights: Sequence[np.ndarray], sizes: Binding) -> np.ndarray:
+def reference(op: Graph, x: np.ndarray, weights: Sequence[np.ndarray], sizes: Binding) -> np.ndarray:
     """The output at a binding; ``x`` has ``op.input_shape(sizes)``, weight i has ``op.weight_shapes(sizes)[i]``.
 
     Raises:
@@ -70,7 +67,7 @@ def _unravel(positions: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, .
     return np.unravel_index(positions, tuple(shape)) if shape else ()
 
 
-def _products(op: Operator, arrays: list[np.ndarray], env: dict[Iterator, np.ndarray], sizes: Binding,
+def _products(op: Graph, arrays: list[np.ndarray], env: dict[Iterator, np.ndarray], sizes: Binding,
               shape: tuple[int, int]) -> np.ndarray:
     result = np.ones(shape)
     for array, coordinates in zip(arrays, (op.inputs, *op.weights)):
@@ -104,7 +101,7 @@ def evaluate(node: Coordinate, env: dict[Iterator, np.ndarray], sizes: Binding) 
     return (value // block if isinstance(node, MergeLeft) else value % block), ok
 
 
-def read_mask(op: Operator, output: Sequence[int], sizes: Binding) -> np.ndarray:
+def read_mask(op: Graph, output: Sequence[int], sizes: Binding) -> np.ndarray:
     """Which input elements reach the output element at position ``output``: a boolean array of the input's shape.
 
     Raises:

@@ -3,33 +3,31 @@ from __future__ import annotations
 
 import json
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from syno_nni.errors import GraphError, SynoError, shown
 
 from .expr import PRIMITIVES, Coordinate, Out, Shift, Sum
+from .graph import Graph
 from .legality import MAX_DEPTH, MAX_TOTAL_NODES
 from .size import Size
-
-if TYPE_CHECKING:
-    from .operator import Operator
 
 FORMAT = 1
 MAX_LENGTH = 1_000_000
 _KEYS = ('format', 'outputs', 'reductions', 'input', 'weights')
 
 
-def to_dict(op: Operator) -> dict[str, Any]:
-    """A JSON-able description; ``from_dict`` gives back the operator with the same order of everything."""
+def to_dict(op: Graph) -> dict[str, Any]:
+    """A JSON-able description; ``from_dict`` gives back the graph with the same order of everything."""
     return {'format': FORMAT, 'outputs': [str(s) for s in op.outputs], 'reductions': [str(s) for s in op.reductions],
             'input': [_dump(c) for c in op.inputs], 'weights': [[_dump(c) for c in w] for w in op.weights]}
 
 
-def from_json(text: str | bytes) -> Operator:
-    """The operator of a JSON text; stricter than ``json.loads``: no duplicate keys, integers only.
+def from_json(text: str | bytes) -> Graph:
+    """The graph of a JSON text; stricter than ``json.loads``: no duplicate keys, integers only.
 
     Raises:
-        GraphError: the text is not JSON, too long, or not an operator.
+        GraphError: the text is not JSON, too long, or not a graph.
     """
     if not isinstance(text, (str, bytes)) or len(text) > MAX_LENGTH:
         raise GraphError(f'operator: wanted a JSON text of at most {MAX_LENGTH} characters, got '
@@ -67,13 +65,12 @@ def check_version(version: Any, newest: int, where: str, error: type[SynoError])
                     'syno-nni reads; upgrade syno-nni')
 
 
-def from_dict(data: Any) -> Operator:
-    """The operator that ``data`` describes.
+def from_dict(data: Any) -> Graph:
+    """The graph that ``data`` describes; whether it is legal is not asked here.
 
     Raises:
-        GraphError: the data is malformed, of a newer format, or not a legal operator.
+        GraphError: the data is malformed, or of a newer format.
     """
-    from .operator import Operator
     if not isinstance(data, dict):
         raise GraphError(f'an operator must be a JSON object with the keys {", ".join(_KEYS)}; got {shown(data)}')
     check_version(data.get('format'), FORMAT, 'operator', GraphError)
@@ -90,7 +87,7 @@ def from_dict(data: Any) -> Operator:
         raise
     except SynoError as error:
         raise GraphError(f'operator: {error}') from None
-    return Operator(outputs, reductions, inputs, weights)
+    return Graph(outputs, reductions, inputs, weights)
 
 
 def _dump(node: Coordinate) -> list[Any]:
@@ -135,10 +132,11 @@ class _Loader:
 
     def _iterator(self, kind: str, index: Any, where: str) -> Coordinate:
         known = self.iterators[kind]
-        if not 0 <= _integer(index, f'{kind!r} in {where}') < len(known):
+        at = _integer(index, f'{kind!r} in {where}')
+        if not 0 <= at < len(known):
             raise GraphError(f'operator: {where} uses {kind} {shown(index)}, and there are {len(known)}, '
                              f'counted from 0')
-        return known[index]
+        return known[at]
 
 
 def _integer(data: Any, where: str) -> int:

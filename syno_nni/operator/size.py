@@ -6,13 +6,14 @@ remainder.
 """
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from functools import lru_cache
-from typing import SupportsIndex, Union
+from typing import Any, SupportsIndex, Union
 
 from syno_nni.errors import SizeError, shown
+
+from .tokens import Tokens
 
 Binding = Mapping[str, int]
 SizeLike = Union['Size', str, int]
@@ -23,7 +24,7 @@ MAX_VARIABLES = 16
 MAX_NAME = 64
 MAX_NUMBER = 10 ** 12
 MAX_LENGTH = 2000  # the text of any size is shorter
-_TOKEN = re.compile(r'\s*(?:([A-Za-z_][A-Za-z_0-9]*)|([0-9]+)|(.))', re.S)
+MAX_NESTING = 20
 
 
 class Size:
@@ -98,7 +99,7 @@ class Size:
         return self._hash
 
     @property
-    def sort_key(self) -> tuple:
+    def sort_key(self) -> tuple[tuple[tuple[str, int], ...], int, int]:
         return self.powers, self.coefficient.numerator, self.coefficient.denominator
 
     def __lt__(self, other: Size) -> bool:
@@ -106,7 +107,7 @@ class Size:
             return NotImplemented
         return self.sort_key < other.sort_key
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         # The cached hash differs between processes, so a pickle must not carry it.
         return Size, (self.powers, self.coefficient)
 
@@ -164,25 +165,9 @@ class Size:
             raise SizeError(f'size {self} has no value over no bindings; pass at least one binding')
         return values
 
-    def lower(self, bindings: Iterable[Binding]) -> Fraction:
-        """The least value over ``bindings``."""
-        return min(self.ratios(bindings))
-
-    def upper(self, bindings: Iterable[Binding]) -> Fraction:
-        """The greatest value over ``bindings``."""
-        return max(self.ratios(bindings))
-
     def is_integer(self, bindings: Iterable[Binding]) -> bool:
         """Whether the size is an integer at every one of ``bindings``."""
         return all(self.ratio(b).denominator == 1 for b in bindings)
-
-    def values(self, bindings: Iterable[Binding]) -> list[int]:
-        """The integer value at each of ``bindings``.
-
-        Raises:
-            SizeError: some value is not an integer; names size, binding and remainder.
-        """
-        return [self.value(b) for b in bindings]
 
     def __str__(self) -> str:
         over = [f'{v}^{e}' if e > 1 else v for v, e in self.powers if e > 0]
@@ -259,72 +244,62 @@ def check_binding(binding: object) -> dict[str, int]:
     return result
 
 
+# ---- reading ----
+
 @lru_cache(maxsize=4096)
 def _parse(text: str) -> Size:
     if not text.strip() or len(text) > MAX_LENGTH:
         raise SizeError(f'a size must be a short text such as C_in/g, got {shown(text)}')
-    tokens = [m.groups() for m in _TOKEN.finditer(text.strip())]
-    position, depth = 0, 0
+    tokens = Tokens(text, 'size', SizeError, MAX_NESTING, '; write a product such as 2*C_out^2/(g*s)')
+    size = read_size(tokens)
+    if not tokens.at_end:
+        raise tokens.wanted('"*" or "/"')
+    return size
 
-    def fail(wanted: str) -> SizeError:
-        return SizeError(f'cannot read size {shown(text)}: wanted {wanted} at token {position + 1}; '
-                         f'write a product such as 2*C_out^2/(g*s)')
 
-    def take(symbol: str) -> bool:
-        nonlocal position
-        if position < len(tokens) and tokens[position][2] == symbol:
-            position += 1
-            return True
-        return False
+def read_size(tokens: Tokens) -> Size:
+    """Reads a product such as ``2*C_out^2/(g*s)``, as far as it goes.
 
-    def factor() -> Size:
-        nonlocal position, depth
-        if take('('):
-            depth += 1
-            if depth > 20:
-                raise fail('less nesting')
-            inner = term()
-            if not take(')'):
-                raise fail('")"')
-            depth -= 1
-            return inner
-        if position == len(tokens):
-            raise fail('a name or a number')
-        name, number, _ = tokens[position]
-        if name:
-            if len(name) > MAX_NAME:
-                raise fail(f'a name of at most {MAX_NAME} characters')
-            base = Size([(name, 1)])
-        elif number:
-            if len(number) > 12 or int(number) == 0:
-                raise fail('a positive number of at most 12 digits')
-            base = Size((), int(number))
-        else:
-            raise fail('a name or a number')
-        position += 1
-        if take('^'):
-            sign = -1 if take('-') else 1
-            digits = tokens[position][1] if position < len(tokens) else None
-            if not digits or len(digits) > 3:
-                raise fail('an exponent')
-            position += 1
-            exponent = sign * int(digits)
-            if abs(exponent) > MAX_EXPONENT:
-                raise fail(f'an exponent within +-{MAX_EXPONENT}')
-            base = base ** exponent
-        return base
+    Raises:
+        SynoError: that of ``tokens``, where there is none; a SizeError where its numbers or exponents are too large.
+    """
+    size = read_factor(tokens)
+    while (symbol := tokens.next()) in ('*', '/'):
+        tokens.read()
+        factor = read_factor(tokens)
+        size = size * factor if symbol == '*' else size / factor
+    return size
 
-    def term() -> Size:
-        result = factor()
-        while True:
-            if take('*'):
-                result = result * factor()
-            elif take('/'):
-                result = result / factor()
-            else:
-                return result
 
-    result = term()
-    if position != len(tokens):
-        raise fail('"*" or "/"')
-    return result
+def read_factor(tokens: Tokens) -> Size:
+    """Reads one factor of a product: a name, a number, a power of one, or a product in parentheses.
+
+    Raises:
+        SynoError: as `read_size`.
+    """
+    if tokens.take('('):
+        tokens.descend('parentheses')
+        size = read_size(tokens)
+        tokens.expect(')')
+        tokens.ascend()
+        return size
+    if name := tokens.next('name'):
+        if len(name) > MAX_NAME:
+            raise tokens.wanted(f'a name of at most {MAX_NAME} characters')
+        base = _interned(((name, 1),), ONE.coefficient)
+    elif number := tokens.next('number'):
+        if len(number) > 12 or int(number) == 0:
+            raise tokens.wanted('a positive number of at most 12 digits')
+        base = Size((), int(number))
+    else:
+        raise tokens.wanted('a size such as C_in/g: a name or a number')
+    tokens.read()
+    return base ** _read_exponent(tokens) if tokens.take('^') else base
+
+
+def _read_exponent(tokens: Tokens) -> int:
+    sign = -1 if tokens.take('-') else 1
+    digits = tokens.next('number')
+    if not digits or len(digits) > 3 or int(digits) > MAX_EXPONENT:
+        raise tokens.wanted(f'an exponent within +-{MAX_EXPONENT}')
+    return sign * int(tokens.read())

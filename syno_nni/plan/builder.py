@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from syno_nni.operator.concrete import ConcreteOperator, extent
+from syno_nni.operator.explosions import low_digits
 from syno_nni.operator.expr import Coordinate, Iterator, MergeLeft, MergeRight, Shift, Split, Stride, Unfold, sibling
-from syno_nni.operator.orders import low_digits
 
 from .digits import digit_shift
 from .program import Program, Step

@@ -14,7 +14,7 @@ reduction of size r makes every group r terms, S = R * r). S is counted, not est
 are enumerated.
 
 The product v1 * ... * vk is thus fixed; it is shared out so that the intermediate results keep their variance too: in
-the cheapest evaluation order, the weight that enters at a stage gets the inverse of what the stage sums, and what is
+the cheapest contraction order, the weight that enters at a stage gets the inverse of what the stage sums, and what is
 left to reach the product is shared equally. "The variance of the layer replaced" is a gain: for a convolution with
 weights W it is the mean over outputs of ``sum(W^2)`` (`gain_of`), 1 by default; 2 is He's for networks of ReLUs.
 

@@ -1,4 +1,4 @@
-"""Lowering: from an evaluation order to programs of library calls, with the alternatives at every stage.
+"""Lowering: from a contraction order to programs of library calls, with the alternatives at every stage.
 
 A stage that contracts the data with a weight is a convolution, where
 
@@ -21,8 +21,9 @@ from collections.abc import Iterator as Iter
 from fractions import Fraction
 
 from syno_nni.operator.concrete import ConcreteOperator, Zero, extent
+from syno_nni.operator.explosions import Explosions
 from syno_nni.operator.expr import Coordinate, Iterator, MergeLeft, Shift, Split, Sum, Unfold, sibling
-from syno_nni.operator.orders import Order, Search
+from syno_nni.operator.orders import Order
 
 from .builder import Builder, Value
 from .contraction import Axis, Contraction, Cycle, Partial
@@ -39,7 +40,7 @@ MAX_AXES = 3
 class Lowering:
     """The programs of one concrete operator."""
 
-    def __init__(self, op: ConcreteOperator, search: Search) -> None:
+    def __init__(self, op: ConcreteOperator, search: Explosions) -> None:
         self.op = op
         self.search = search
 

@@ -1,4 +1,4 @@
-"""Choosing a plan: all evaluation orders, all ways to lower each stage, the cheapest by the cost model."""
+"""Choosing a plan: all contraction orders, all ways to lower each stage, the cheapest by the cost model."""
 from __future__ import annotations
 
 from collections import OrderedDict
@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from syno_nni.operator.concrete import ConcreteOperator, concretize
-from syno_nni.operator.orders import Order, Search
+from syno_nni.operator.orders import Enumeration, Order
 from syno_nni.operator.size import Binding
 
 from .builder import Unreachable
@@ -69,10 +69,9 @@ def plans(op: Operator, sizes: Binding, machine: Machine | None = None) -> tuple
 
 
 def _enumerate(op: ConcreteOperator, machine: Machine) -> list[Plan]:
-    search = Search(op)
-    lowering = Lowering(op, search)
-    orders = sorted((Order(tuple(search.stage(step) for step in path)) for path in search.paths),
-                    key=lambda order: order.macs({}, folded=True))
+    enumeration = Enumeration(op)
+    lowering = Lowering(op, enumeration)
+    orders = sorted(enumeration.orders(), key=lambda order: order.macs({}, folded=True))
     found: dict[str, Plan] = {}
     for order in orders[:ORDERS]:
         for program in map(simplify, _programs(lowering, order, machine)):
@@ -100,7 +99,7 @@ def _programs(lowering: Lowering, order: Order, machine: Machine, factor: Fracti
 
 
 def _reached(continuation: Callable[..., list[T]], *arguments: Any) -> list[T]:
-    """The continuations of a partial program; none where the order's cuts cannot be reached from it."""
+    """The continuations of a partial program; none where the order's labels cannot be reached from it."""
     try:
         return continuation(*arguments)
     except Unreachable:

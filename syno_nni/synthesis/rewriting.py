@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
 from syno_nni.operator import Operator
 from syno_nni.operator.canonical import canonical_form
 from syno_nni.operator.expr import Coordinate, Sum, substitute
+from syno_nni.operator.graph import remembered
 from syno_nni.operator.size import ONE, Binding, Size
 
 EXACT, PERMUTATION = 'exact', 'exact up to channel permutation'
@@ -165,36 +166,36 @@ def normalize(op: Operator, context: Context = Context(), trace: list[str] | Non
 
 def nodes_of(op: Operator, kind: type[T]) -> Sequence[T]:
     """The nodes of one kind, in the order of `Operator.nodes`."""
-    found = op.__dict__.get('_nodes_by_kind')
-    if found is None:
-        found = op.__dict__['_nodes_by_kind'] = {}
-        for node in op.nodes():
-            found.setdefault(type(node), []).append(node)
-    return found.get(kind, ())
+    return cast(Sequence[T], _nodes_by_kind(op).get(kind, ()))
 
 
-def data_nodes(op: Operator) -> frozenset[Coordinate]:
-    """The nodes that the input is computed from."""
-    found = op.__dict__.get('_data_nodes')
-    if found is None:
-        found = op.__dict__['_data_nodes'] = frozenset(n for c in op.inputs for n in c.walk())
+@remembered
+def _nodes_by_kind(op: Operator) -> dict[type[Coordinate], list[Coordinate]]:
+    found: dict[type[Coordinate], list[Coordinate]] = {}
+    for node in op.nodes():
+        found.setdefault(type(node), []).append(node)
     return found
 
 
+@remembered
+def data_nodes(op: Operator) -> frozenset[Coordinate]:
+    """The nodes that the input is computed from."""
+    return frozenset(n for c in op.inputs for n in c.walk())
+
+
+@remembered
 def uses_of(op: Operator) -> Uses:
     """Who uses every node: tensor 0 is the input, tensor i weight i."""
-    found: Uses | None = op.__dict__.get('_uses')
-    if found is None:
-        found = op.__dict__['_uses'] = {}
-        for number, coordinates in enumerate((op.inputs, *op.weights)):
-            seen: set[tuple[Coordinate, Coordinate]] = set()
-            for coordinate in coordinates:
-                found.setdefault(coordinate, []).append((number, None))
-                for node in coordinate.walk():
-                    for child in node.bottom:
-                        if (node, child) not in seen:
-                            seen.add((node, child))
-                            found.setdefault(child, []).append((number, node))
+    found: Uses = {}
+    for number, coordinates in enumerate((op.inputs, *op.weights)):
+        seen: set[tuple[Coordinate, Coordinate]] = set()
+        for coordinate in coordinates:
+            found.setdefault(coordinate, []).append((number, None))
+            for node in coordinate.walk():
+                for child in node.bottom:
+                    if (node, child) not in seen:
+                        seen.add((node, child))
+                        found.setdefault(child, []).append((number, node))
     return found
 
 

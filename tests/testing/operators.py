@@ -1,10 +1,8 @@
-"""Random operators for property tests: any legal graph, drawn with a binding where its sizes are small integers."""
+"""Random operators as Hypothesis draws them, their relatives and arrays, and the definition in plain Python."""
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -12,12 +10,11 @@ from hypothesis import strategies as st
 
 from syno_nni.operator import Operator
 from syno_nni.operator.expr import Coordinate, MergeLeft, MergeRight, Out, Shift, Split, Stride, Sum, Unfold
-from syno_nni.operator.legality import check
-from syno_nni.operator.size import ONE, Size, product
+from syno_nni.operator.size import Size
+
+from .random_operators import grow
 
 Draw = st.DrawFn
-MAX_PRODUCTS = 600  # of a brute-force loop
-MAX_ELEMENTS = 4000  # of a tensor
 
 
 @st.composite
@@ -34,74 +31,11 @@ SIZES = [Size.parse(t) for t in ('N', 'C_in', 'C_out', 'H', 'W', 'k_1', 'k_2', '
 BLOCKS = [Size.parse(t) for t in ('s', 'g', 'C_in/g', 'C_out/g', 'C_out/s', 'H/s', 'k_1', '2', '3', 'H', 'C_in')]
 
 
-class _Builder:
-    """Grows tensors upwards from iterators, as a synthesis does: a step replaces coordinates by those above them."""
-
-    def __init__(self, draw: Draw, sizes: dict[str, int]) -> None:
-        self.draw = draw
-        self.sizes = sizes
-
-    def value(self, size: Size) -> Fraction:
-        return size.ratio(self.sizes)
-
-    def iterators(self, kind: type, least: int, most: int, budget: int) -> list[Coordinate]:
-        found: list[Coordinate] = []
-        for _ in range(self.draw(st.integers(least, most))):
-            fitting = [s for s in SIZES if self.value(s).denominator == 1
-                       and self.value(product(c.size for c in found) * s) <= budget]
-            found.append(kind(len(found), self.draw(st.sampled_from(fitting or [ONE]))))
-        return found
-
-    def step(self, front: list[Coordinate]) -> list[Coordinate]:
-        """One random primitive on random coordinates; ``front`` itself when the drawn one does not fit."""
-        kind = self.draw(st.sampled_from(['split', 'unfold', 'merge', 'shift', 'stride', 'drop']))
-        order = self.draw(st.permutations(range(len(front))))
-        if len(front) < 2 and kind in ('split', 'unfold', 'drop'):
-            return front
-        rest = [front[i] for i in order]
-        first = rest.pop()
-        if kind == 'drop':
-            return rest
-        if kind in ('split', 'unfold'):
-            new: list[Coordinate] = [(Split if kind == 'split' else Unfold)(first, rest.pop())]
-        elif kind == 'shift':
-            new = [Shift(first, self.draw(st.integers(-9, 9)))]
-        elif kind == 'stride':
-            new = [Stride(first, self.draw(st.sampled_from(BLOCKS[:2])))]
-        else:
-            blocks = [b for b in BLOCKS
-                      if self.value(first.size / b).denominator == 1 and self.value(b).denominator == 1]
-            block = self.draw(st.sampled_from(blocks or [first.size]))
-            new = [MergeLeft(first, block), MergeRight(first, block)]
-        merged = rest + new
-        if self.value(product(c.size for c in merged)) > MAX_ELEMENTS or len(merged) > 6:
-            return front
-        return merged
-
-
 @st.composite
-def operators(draw: Draw, most_steps: int = 6, most_weights: int = 3) -> tuple[Operator, dict[str, int]]:
+def operators(draw: Draw) -> tuple[Operator, dict[str, int]]:
     """A legal operator of any rank and a binding where it is small."""
     sizes = draw(bindings())
-    build = _Builder(draw, sizes)
-    outs = build.iterators(Out, 0, 4, MAX_PRODUCTS)
-    sums = build.iterators(Sum, 0 if outs else 1, 4, MAX_PRODUCTS // math.prod(int(build.value(o.size)) for o in outs))
-    front: list[Coordinate] = [*outs, *sums]
-    fronts = [front]
-    for _ in range(draw(st.integers(0, most_steps))):
-        front = build.step(front)
-        fronts.append(front)
-    weights = []
-    for _ in range(draw(st.integers(0, most_weights))):
-        # A weight shares coordinates that stood side by side at some moment, and may go its own way from there.
-        shared = draw(st.sampled_from(fronts))
-        weight = [c for c in shared if draw(st.integers(0, 3))]
-        for _ in range(draw(st.integers(0, 2)) if weight else 0):
-            weight = build.step(weight)
-        weights.append(draw(st.permutations(weight)))
-    op = Operator([o.size for o in outs], [s.size for s in sums], draw(st.permutations(front)), weights)
-    check(op)
-    return op, sizes
+    return grow(draw(st.randoms(use_true_random=False)), sizes, SIZES, BLOCKS), sizes
 
 
 @st.composite

@@ -30,14 +30,13 @@ def current() -> dict[str, Operator]:
 def test_formulas_and_ids_are_as_ever(request: pytest.FixtureRequest) -> None:
     found = {name: {'id': op.id, 'formula': str(op)} for name, op in current().items()}
     if request.config.getoption('--update-golden'):
-        kept = json.loads(FORMULAS.read_text()) if FORMULAS.exists() else {}
-        FORMULAS.write_text(json.dumps({**kept, **found}, indent=1, sort_keys=True) + '\n')
+        FORMULAS.write_text(json.dumps(found, indent=1, sort_keys=True) + '\n')
     golden = json.loads(FORMULAS.read_text())
-    assert set(found) <= set(golden), 'run with --update-golden'
-    assert {name: golden[name] for name in found} == found
+    assert set(found) == set(golden), 'run with --update-golden'
+    assert golden == found
 
 
-@pytest.mark.parametrize('name', sorted(json.loads(FORMULAS.read_text()) if FORMULAS.exists() else []))
+@pytest.mark.parametrize('name', sorted(json.loads(FORMULAS.read_text())))
 def test_golden_formulas_are_canonical(name: str) -> None:
     golden = json.loads(FORMULAS.read_text())[name]
     op = Operator.parse(golden['formula'])

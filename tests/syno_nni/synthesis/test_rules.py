@@ -126,12 +126,12 @@ def test_a_rule_keeps_its_law(rule: Rule) -> None:
 
 @pytest.mark.parametrize('part', range(4))
 def test_rules_keep_their_laws_on_random_operators(part: int) -> None:
-    """Wilder than what a space builds. Of several weights only the invariants are compared: fits take long."""
+    """Of small weights: their invariants take long otherwise. Of several weights only these are compared."""
     applied = 0
-    for seed in range(part, 240, 4):
-        op = random_operator(seed)
+    for seed in range(part, 1000, 4):
+        op = random_operator(seed, wild=False)
         sizes = {**SIZES}
-        if not op.weights or np.prod([it.size.value(sizes) for it in op.iterators()]) > 1500:
+        if not op.weights or op.params(sizes) > 100 or np.prod([it.size.value(sizes) for it in op.iterators()]) > 1500:
             continue
         for rule in RULES:
             if rule.kind != EXACT:
@@ -149,7 +149,7 @@ def test_rules_keep_their_laws_on_random_operators(part: int) -> None:
             assert span_digest(before) == span_digest(after), f'{rule.name}: {op} is not {other}'
             if len(op.weights) > 1 and len(other.weights) > 1:
                 assert dimension(before) == dimension(after), f'{rule.name}: {op} is not {other}'
-    assert applied > 10
+    assert applied > 80
 
 
 def test_normalizing_names_the_rules_that_fired() -> None:

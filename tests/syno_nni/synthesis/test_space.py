@@ -107,8 +107,7 @@ def test_the_quick_bound_of_macs_is_one(conv2d: sn.OperatorSpace, samples: list[
 def test_published_operators_are_inside(name: str) -> None:
     op = published.operator(name)
     assert sn.OperatorSpace.preset('conv2d').contains(op)
-    slots = [s['sizes'] for s in published.facts(name)['slots']]
-    inside = sn.OperatorSpace.preset('conv2d', bindings=slots).contains(op)
+    inside = sn.OperatorSpace.preset('conv2d', bindings=published.slots(name)).contains(op)
     assert inside, str(inside)
 
 
