@@ -6,7 +6,6 @@ it, and after ``nnictl resume`` the tuner goes on from it, not from a checkpoint
 """
 from __future__ import annotations
 
-import json
 import logging
 import os
 from dataclasses import asdict
@@ -17,7 +16,8 @@ import nni
 from nni.tuner import Tuner
 
 from syno_nni.errors import ConfigError, JournalError
-from syno_nni.nas import plain_json  # noqa: F401 - formulas hold what NNI takes for comments
+from syno_nni.nas import patches  # formulas hold what NNI takes for comments
+from syno_nni.nas.messages import trial_parameters
 from syno_nni.run.config import SearchConfig
 from syno_nni.run.directory import open_run
 from syno_nni.run.journal import JOURNAL_FILE
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from .outcome import Candidate
 
 _log = logging.getLogger(__name__)
-
-PAYLOAD = 'payload'
-"""The key of a trial's parameters that holds, as JSON, what the trial needs beside the formulas."""
 
 
 class SynoTuner(Tuner):
@@ -49,6 +46,7 @@ class SynoTuner(Tuner):
 
     def __init__(self, **class_args: Any) -> None:
         super().__init__()
+        patches.plain_dispatcher()
         self.config: SearchConfig = tuner_config(class_args)
         self.run_dir = Path(self.config.run_directory or _experiment_directory() / 'syno')
         self._strategy: SynoStrategy | None = None
@@ -68,8 +66,8 @@ class SynoTuner(Tuner):
         if candidate is None:
             raise nni.NoMoreTrialError('the operator space is exhausted')
         self._by_parameter[parameter_id] = self._open[candidate.id] = candidate
-        payload = {'config': self.config.to_dict(), 'reference': asdict(strategy.reference)}
-        return {**candidate.sample, 'id': candidate.id, PAYLOAD: json.dumps(payload)}
+        parameters = trial_parameters(candidate.sample, self.config.to_dict(), asdict(strategy.reference))
+        return {'id': candidate.id, **parameters}
 
     def receive_trial_result(self, parameter_id: int, parameters: Any, value: Any, **kwargs: Any) -> None:
         candidate = self._by_parameter.get(parameter_id)
