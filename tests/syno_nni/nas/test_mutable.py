@@ -13,7 +13,7 @@ from nni.nas.space import ModelStatus, SimplifiedModelSpace, model_context
 from numpy.random import RandomState
 from torch import nn
 
-from syno_nni.errors import SpaceError
+from syno_nni.errors import EngineError, SpaceError
 from syno_nni.nas.flat_space import FlatModelSpace
 from syno_nni.nas.mutable import GRID_LIMIT, KEEP, OperatorChoice, operator_pool, operator_space
 from syno_nni.nas.slot import ModelSpace, OperatorSlot
@@ -132,7 +132,7 @@ def test_freezing_keeps_the_weights_of_kept_layers() -> None:
 
 # --- the form that travels -------------------------------------------------------------------------------------------
 
-def test_parameters_are_flat_plain_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parameters_are_flat_plain_and_come_back() -> None:
     from syno_nni.nas.evaluator import OperatorEvaluator
     from syno_nni.nas.stages import Reference
     from syno_nni.trial import read_payload, read_sample
