@@ -118,12 +118,13 @@ function decodeSafely(text) {
   }
 }
 
-let notes = 200; // lines; whoever floods the manager does not fill the disk
-function note(message) {
-  notes -= 1;
-  if (notes >= 0 && global.nni && global.nni.logStream) {
+const notes = { refused: 200, dropped: 200 }; // lines; whoever floods the manager does not fill the disk
+function note(kind, message) {
+  notes[kind] -= 1;
+  if (notes[kind] >= 0 && global.nni && global.nni.logStream) {
     const time = new Date().toISOString().replace('T', ' ').slice(0, 19);
-    global.nni.logStream.writeLine(`[${time}] WARNING (guard) ${message}${notes ? '' : '; no more of these are logged'}`);
+    const last = notes[kind] ? '' : '; no more of these are logged';
+    global.nni.logStream.writeLine(`[${time}] WARNING (guard) ${kind} ${message}${last}`);
   }
 }
 
@@ -133,7 +134,7 @@ function shown(text) { // without control characters, at most 200 long, and with
 }
 
 function answer(request, [status, why]) {
-  note(`refused ${shown(request.method)} ${shown(request.url)} from ${shown(request.headers.host)}: ${why}`);
+  note('refused', `${shown(request.method)} ${shown(request.url)} from ${shown(request.headers.host)}: ${why}`);
   return `${why}\n`;
 }
 
@@ -256,7 +257,7 @@ const changes = {
     manager.prototype.onTrialJobMetrics = async function (metric) {
       const problem = metricProblem(metric.id, metric.data, this.trialJobs.get(metric.id));
       if (problem) {
-        note(`dropped a metric of trial ${shown(metric.id)}: ${problem}`);
+        note('dropped', `a metric of trial ${shown(metric.id)}: ${problem}`);
         return;
       }
       await onTrialJobMetrics.call(this, metric);
@@ -264,7 +265,7 @@ const changes = {
     manager.prototype.onTunerCommand = async function (type, content) {
       const problem = commandProblem(type, content);
       if (problem) {
-        note(`dropped a command of the tuner, ${shown(type)}: ${problem}`);
+        note('dropped', `a command of the tuner, ${shown(type)}: ${problem}`);
         return;
       }
       await onTunerCommand.call(this, type, content);
@@ -284,7 +285,7 @@ const changes = {
     connection.prototype.handleMessage = function (data, isBinary) {
       const command = parsed(String(data));
       if (!isObject(command) || typeof command.type !== 'string') {
-        note('dropped a message that is no command');
+        note('dropped', 'a message that is no command');
         return;
       }
       handleMessage.call(this, data, isBinary);
@@ -296,7 +297,7 @@ const changes = {
       const handlePut = this.channels.handlePut;
       this.channels.handlePut = function (request, response) {
         if (!isObject(request.body) || typeof request.body.type !== 'string') {
-          note(`dropped a message of trial ${shown(request.params.channel)}`);
+          note('dropped', `a message of trial ${shown(request.params.channel)}`);
           response.sendStatus(400);
           return;
         }
@@ -321,6 +322,7 @@ const changes = {
   },
   getTunerProc(spawn, utils) {
     utils.getTunerProc = function (...args) {
+      args[3] = { ...args[3], SYNO_NNI_PATIENCE: String(patience) }; // for its environment
       const child = spawn(...args);
       const { connect } = tuner();
       connect.promise.catch(() => {}); // who awaits it comes later

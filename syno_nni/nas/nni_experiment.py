@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import TimeoutExpired
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nni.experiment import RunMode, rest
 from nni.experiment.config import RemoteMachineConfig
@@ -38,6 +38,9 @@ _STOP_PATIENCE_S = 20.0
 class _ExperimentConfig(NasExperimentConfig):
     """NNI's, but for the folder that is copied to every machine: NNI wants it to be the one the search was started in."""
 
+    if TYPE_CHECKING:
+        trial_code_directory: Any
+
     def _canonicalize(self, parents: list[Any]) -> None:
         folder, self.trial_code_directory = self.trial_code_directory, '.'
         super()._canonicalize(parents)
@@ -65,6 +68,8 @@ class SynoExperiment(NasExperiment):
     names: tuple[str, ...] = ()
     """Further names of this machine by which the trials' machines may ask for the manager."""
     _token = ''
+    port: int | None
+    _proc: Any
 
     def _start_engine_and_strategy(self) -> None:
         if self.on_start is not None:

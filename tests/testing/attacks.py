@@ -29,7 +29,8 @@ def foreign(port: int) -> dict[str, Headers]:
         headers[f'fetch {site}'] = [here, ('Sec-Fetch-Site', site)]
     for host in ('evil.example', f'evil.example:{port}', f'localhost.evil.example:{port}', f'127.0.0.1.evil.example:{port}',
                  f'localhost:{port}.evil.example', f'evil.example#localhost:{port}', f'user@localhost:{port}', '', ' ', '127.1',
-                 f'0.0.0.0:{port}', f'localhost.:{port}', '2130706433', '[::ffff:7f00:1]', 'localhost:99999999', 'localhost localhost'):
+                 f'0.0.0.0:{port}', f'localhost.:{port}', '2130706433', '[::ffff:7f00:1]', 'localhost:99999999',
+                 'localhost localhost'):
         headers[f'host {host}'] = [('Host', host)]
     headers['two hosts'] = [here, ('Host', 'evil.example')]
     headers['no host'] = []
@@ -40,10 +41,12 @@ def harmful(trial: str, canary: Path) -> list[tuple[str, str, Any]]:
     """Method, path below the prefix, and body of requests that NNI's manager would obey."""
     made = {'__symbol__': 'path:os.system', '__args__': [f'touch {canary}']}
     api = '/api/v1/nni'
-    metric = {'parameter_id': 0, 'trial_job_id': trial, 'type': 'PERIODICAL', 'sequence': 0, 'value': json.dumps({'default': made})}
-    return [('GET', f'{api}/trial-jobs', None), ('GET', f'{api}/check-status', None), ('GET', '/', None), ('GET', '/oview', None),
-            ('GET', '/logs/nnimanager.log', None), ('GET', '/netron/', None), ('HEAD', f'{api}/trial-jobs', None),
-            ('OPTIONS', f'{api}/trial-jobs', None), ('POST', f'{api}/trial-jobs', {'operator': made, 'payload': made}),
+    metric = {'parameter_id': 0, 'trial_job_id': trial, 'type': 'PERIODICAL', 'sequence': 0,
+              'value': json.dumps({'default': made})}
+    return [('GET', f'{api}/trial-jobs', None), ('GET', f'{api}/check-status', None), ('GET', '/', None),
+            ('GET', '/oview', None), ('GET', '/logs/nnimanager.log', None), ('GET', '/netron/', None),
+            ('HEAD', f'{api}/trial-jobs', None), ('OPTIONS', f'{api}/trial-jobs', None),
+            ('POST', f'{api}/trial-jobs', {'operator': made, 'payload': made}),
             ('POST', f'{api}/experiment', {'trialCommand': f'touch {canary}'}),
             ('POST', f'{api}/experiment/import-data', [{'parameter': made, 'value': made}]),
             ('PUT', f'{api}/experiment?update_type=MAX_TRIAL_NUM', {'params': {'maxTrialNumber': 0}}),
@@ -79,7 +82,8 @@ def refused_requests(port: int, token: str, trial: str, canary: Path) -> Iterato
     """Send them all; yields what was sent, the status and the text. The last ones know the token, and are foreign."""
     owner = [('Host', f'localhost:{port}')]
     for method, path, body in harmful(trial, canary):
-        for prefix in ('', '/' + '0' * 32, f'/{token[:-1]}', f'/{token}0', f'/{token.upper()}x', f'//{token}', f'/x/../{token}'):
+        for prefix in ('', '/' + '0' * 32, f'/{token[:-1]}', f'/{token}0', f'/{token.upper()}x', f'//{token}',
+                       f'/x/../{token}'):
             yield (f'{method} {prefix}{path}', *send(port, method, prefix + path, owner, body))
         for name, headers in foreign(port).items():
             yield (f'{method} {path} {name}', *send(port, method, f'/{token}{path}', headers, body))
@@ -118,7 +122,8 @@ async function attack() {
         const frame = document.createElement('iframe'); frame.name = 'f' + done.length; document.body.append(frame);
         const form = document.createElement('form');
         form.action = at + path; form.method = 'post'; form.enctype = 'text/plain'; form.target = frame.name;
-        const field = document.createElement('input'); field.name = JSON.stringify(body).slice(0, -1) + ',"x":"'; field.value = '"}';
+        const field = document.createElement('input');
+        field.name = JSON.stringify(body).slice(0, -1) + ',"x":"'; field.value = '"}';
         form.append(field); document.body.append(form); form.submit();
       }
     }

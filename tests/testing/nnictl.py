@@ -38,8 +38,8 @@ def own_home(home: Path) -> Iterator[dict[str, str]]:
 
 def run(environment: dict[str, str], command: str, *words: str, status: int = 0) -> str:
     """The output of a command that ends with ``status``."""
-    done = subprocess.run([*COMMANDS[command], *words], env=environment, cwd=environment['HOME'], capture_output=True, text=True,
-                          timeout=200)
+    done = subprocess.run([*COMMANDS[command], *words], env=environment, cwd=environment['HOME'], capture_output=True,
+                          text=True, timeout=200)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
 

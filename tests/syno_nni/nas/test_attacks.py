@@ -43,14 +43,14 @@ class Manager:
 
 
 @contextmanager
-def _manager(directory: Path, *arguments: str, host: str = '127.0.0.1') -> Iterator[Manager]:
+def _manager(directory: Path) -> Iterator[Manager]:
     """NNI's manager as it is before it gets an experiment."""
     port = free_port()
-    with manager_environment(host) as token:
+    with manager_environment() as token:
         process = subprocess.Popen(
-            [NODE / 'node', NODE / 'main.js', '--port', str(port), '--experiment-id', 'x', '--action', 'create', '--log-level', 'info',
-             '--experiments-directory', directory, '--python-interpreter', sys.executable, '--mode', 'local', *arguments],
-            cwd=NODE, stdout=subprocess.DEVNULL, start_new_session=True, env=None)
+            [NODE / 'node', NODE / 'main.js', '--port', str(port), '--experiment-id', 'x', '--action', 'create',
+             '--log-level', 'info', '--experiments-directory', directory, '--python-interpreter', sys.executable,
+             '--mode', 'local'], cwd=NODE, stdout=subprocess.DEVNULL, start_new_session=True)
     manager = Manager(port, token, directory / 'x', process)
     try:
         deadline = time.monotonic() + 60
@@ -60,13 +60,16 @@ def _manager(directory: Path, *arguments: str, host: str = '127.0.0.1') -> Itera
                     break
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.1)
-        while 'ok' not in attacks.send(port, 'GET', f'/{token}/api/v1/nni/check-status', [('Host', f'localhost:{port}')])[1].replace(
-                'INITIALIZED', 'ok'):
+        while 'INITIALIZED' not in _get(port, f'/{token}/api/v1/nni/check-status'):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         yield manager
     finally:
         end_process_tree(process.pid)
+
+
+def _get(port: int, path: str) -> str:
+    return attacks.send(port, 'GET', path, [('Host', f'localhost:{port}')])[1]
 
 
 @pytest.fixture(scope='module')
@@ -77,9 +80,10 @@ def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
 
 def test_the_owner_is_answered(manager: Manager) -> None:
     here, path = f'localhost:{manager.port}', f'/{manager.token}/api/v1/nni/check-status'
-    for headers in ([('Host', here)], [('Host', here), ('Origin', f'http://{here}')], [('Host', here), ('Sec-Fetch-Site', 'same-origin')],
-                    [('Host', here), ('Sec-Fetch-Site', 'none')], [('Host', here), ('Referer', f'http://{here}/{manager.token}/oview')],
-                    [('Host', '127.0.0.1:9999')], [('Host', 'LOCALHOST')], [('Host', '[::1]:80')], [('Host', '127.5.6.7')]):
+    own = [[('Host', here), header] for header in (
+        ('Origin', f'http://{here}'), ('Sec-Fetch-Site', 'same-origin'), ('Sec-Fetch-Site', 'none'),
+        ('Referer', f'http://{here}/{manager.token}/oview'))]
+    for headers in (*own, *([('Host', host)] for host in (here, '127.0.0.1:9999', 'LOCALHOST', '[::1]:80', '127.5.6.7'))):
         assert attacks.send(manager.port, 'GET', path, headers)[0] == 200, headers
     for path in ('', '/', '/oview', '?x'):
         assert attacks.send(manager.port, 'GET', f'/{manager.token}{path}', [('Host', here)])[0] in (200, 301), path
@@ -104,7 +108,7 @@ def test_nobody_else_is(manager: Manager, tmp_path: Path) -> None:
                     + b''.join(f'{k}: {v}\r\n'.encode() for k, v in huge) + b'\r\n')
         assert raw.recv(100).startswith(b'HTTP/1.1 413')
     assert manager.process.poll() is None
-    assert 'WARNING (guard) refused' in manager.log and manager.log.count('(guard)') <= 200, 'logged, but not without end'
+    assert 'WARNING (guard) refused' in manager.log and manager.log.count('(guard)') <= 400, 'logged, but not without end'
 
 
 def test_other_users_do_not_see_the_token(manager: Manager) -> None:
@@ -118,19 +122,20 @@ def test_a_prefix_of_the_users_own_is_kept(tmp_path: Path) -> None:
     port = free_port()
     with manager_environment() as token:
         process = subprocess.Popen(
-            [NODE / 'node', NODE / 'main.js', '--port', str(port), '--experiment-id', 'x', '--action', 'create', '--log-level', 'info',
-             '--experiments-directory', tmp_path, '--python-interpreter', sys.executable, '--url-prefix', 'mine'], cwd=NODE)
+            [NODE / 'node', NODE / 'main.js', '--port', str(port), '--experiment-id', 'x', '--action', 'create',
+             '--log-level', 'info', '--experiments-directory', tmp_path, '--python-interpreter', sys.executable,
+             '--url-prefix', 'mine'], cwd=NODE)
     try:
         deadline = time.monotonic() + 60
-        while (status := attacks_or_none(port, f'/mine/{token}/api/v1/nni/check-status')) != 200:
+        while (status := _status(port, f'/mine/{token}/api/v1/nni/check-status')) != 200:
             assert time.monotonic() < deadline, status
             time.sleep(0.2)
-        assert attacks_or_none(port, '/mine/api/v1/nni/check-status') == 403
+        assert _status(port, '/mine/api/v1/nni/check-status') == 403
     finally:
         end_process_tree(process.pid)
 
 
-def attacks_or_none(port: int, path: str) -> int | None:
+def _status(port: int, path: str) -> int | None:
     try:
         return attacks.send(port, 'GET', path, [('Host', 'localhost')])[0]
     except OSError:
@@ -175,8 +180,7 @@ def _visit(directory: Path, port: int, token: str, trial: str, canary: Path) -> 
 def test_a_page_in_a_browser_gets_nowhere(manager: Manager, tmp_path: Path) -> None:
     _visit(tmp_path, manager.port, manager.token, 'abcde', tmp_path / 'canary')
     assert manager.process.poll() is None
-    assert 'INITIALIZED' in attacks.send(manager.port, 'GET', f'/{manager.token}/api/v1/nni/check-status',
-                                         [('Host', f'localhost:{manager.port}')])[1]
+    assert 'INITIALIZED' in _get(manager.port, f'/{manager.token}/api/v1/nni/check-status')
 
 
 @pytest.mark.nni
@@ -211,8 +215,9 @@ def test_a_search_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
         bad: list[Any] = [None, 3, [], {}, {'type': 'metric'}, {'type': 3}, *({'type': 'metric', 'metric': m} for m in (
             None, 3, {}, '', '{', '[]', 'null', *map(json.dumps, (
                 {k: v for k, v in good.items() if k != 'trial_job_id'}, {**good, 'sequence': None}, {**good, 'sequence': -3},
-                {**good, 'type': 'REQUEST_PARAMETER'}, {**good, 'type': {}}, {**good, 'parameter_id': 'x'}, {**good, 'value': 3},
-                {**good, 'value': '{'}, {**good, 'value': json.dumps({'default': made})}, {**good, 'value': '[' * 10_000},
+                {**good, 'type': 'REQUEST_PARAMETER'}, {**good, 'type': {}}, {**good, 'parameter_id': 'x'},
+                {**good, 'value': 3}, {**good, 'value': '{'},
+                {**good, 'value': json.dumps({'default': made})}, {**good, 'value': '[' * 10_000},
                 {**good, 'sequence': 10 ** 6, 'value': json.dumps('x' * 10 ** 6)})))),
             {'type': 'unheard-of'}]
         for body in bad:
@@ -225,10 +230,11 @@ def test_a_search_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
         end_process_tree(search.pid)
     end = read_journal(run / 'journal.jsonl')
     assert end.ended.reason == 'budget'
-    assert [(c.number, c.status, c.attempts) for c in end.candidates.values()] == [(n, 'succeeded', 1) for n in range(3)]
+    ends = [(c.number, c.status, c.attempts) for c in end.candidates.values()]
+    assert ends == [(n, 'succeeded', 1) for n in range(3)]
     assert all(len(c.curve) <= 1 for c in end.operators)
     assert not canary.exists()
-    assert 'dropped a metric' in (root / 'log' / 'nnimanager.log').read_text()
+    assert '(guard) dropped a metric' in (root / 'log' / 'nnimanager.log').read_text()
 
 
 def _until(condition: Any, seconds: float = 120.0) -> Any:

@@ -16,8 +16,6 @@ from syno_nni.nas.channel import ExactParameterChannel, SteadyCommandChannel
 from syno_nni.nas.messages import MessageError
 from syno_nni.trial import read_payload, read_sample
 
-HOSTILE = ['__symbol__', '__nni_type__', '__nni_obj__', '__instance_type__', '__enum__', '__ndarray__', '__pathlib__']
-
 
 class Touch:
     """Unpickled, it makes a file."""
@@ -32,7 +30,8 @@ class Touch:
 def objects(canary: Path) -> list[dict[str, Any]]:
     """What NNI's decoder makes the canary from."""
     pickled = base64.b64encode(pickle.dumps(Touch(canary))).decode()
-    return [{'__symbol__': 'path:os.system', '__args__': [f'touch {canary}']}, {'__symbol__': 'path:os.mkdir', '__args__': [str(canary)]},
+    return [{'__symbol__': 'path:os.system', '__args__': [f'touch {canary}']},
+            {'__symbol__': 'path:os.mkdir', '__args__': [str(canary)]},
             {'__nni_obj__': pickled}, {'__nni_type__': f'bytes:{pickled}'}]
 
 
@@ -106,8 +105,9 @@ class Wire:
 
 def test_the_strategy_hears_what_is_well_formed_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     canary, heard = tmp_path / 'canary', []
-    bad = [{}, {'type': 'XX'}, {'type': 3}, [], 'x', {'type': 'ME'}, {'type': 'ME', 'content': '{'}, {'type': 'GE', 'content': '"x"'},
-           {'type': 'EN', 'content': '{}'}, {'type': 'IN', 'content': '[]'}, {'type': 'ME', 'content': json.dumps(_metric(sequence=None))},
+    bad = [{}, {'type': 'XX'}, {'type': 3}, [], 'x', {'type': 'ME'}, {'type': 'ME', 'content': '{'},
+           {'type': 'GE', 'content': '"x"'}, {'type': 'EN', 'content': '{}'}, {'type': 'IN', 'content': '[]'},
+           {'type': 'ME', 'content': json.dumps(_metric(sequence=None))},
            *({'type': 'ME', 'content': json.dumps(_metric(value=json.dumps({'default': o})))} for o in objects(canary)),
            *({'type': 'FD', 'content': json.dumps([{'parameter': o, 'value': o}])} for o in objects(canary))]
     channel = SteadyCommandChannel('ws://localhost:1/tuner')
@@ -144,8 +144,9 @@ def test_a_trial_runs_nothing_that_it_is_sent(number: int, tmp_path: Path, monke
     assert not canary.exists()
 
 
-@pytest.mark.parametrize('parameters', [None, [], {}, {'payload': 3}, {'payload': '[]'}, {'payload': '{}'}, {'payload': '{"config": 3}'},
-                                        {'payload': '{"config": {"model": {"__symbol__": "path:os.system"}}}'}], ids=str)
+@pytest.mark.parametrize('parameters', [
+    None, [], {}, {'payload': 3}, {'payload': '[]'}, {'payload': '{}'}, {'payload': '{"config": 3}'},
+    {'payload': '{"config": {"model": {"__symbol__": "path:os.system"}}}'}], ids=str)
 def test_a_trial_refuses_foreign_payloads(parameters: Any) -> None:
     with pytest.raises(SynoError):
         read_payload(parameters)

@@ -22,7 +22,7 @@ EXAMPLE = Path(__file__).parents[3] / 'examples' / 'nnictl.yml'
 def test_create_list_stop_view_and_resume(command: str, tmp_path: Path) -> None:
     port = free_port()
     with nnictl.own_home(tmp_path / 'home') as environment:
-        said = nnictl.run(environment, command, 'create', '--config', str(EXAMPLE), '--port', str(port))
+        said = _create(command, port, environment)
         experiment, root, token = nnictl.experiment(tmp_path / 'home')
         assert bool(token) == (command != 'nnictl')
         if token:
@@ -50,11 +50,32 @@ def test_create_list_stop_view_and_resume(command: str, tmp_path: Path) -> None:
         nnictl.wait_until(lambda: not nnictl.listens(port), root)
 
         nnictl.run(environment, command, 'resume', experiment, '--port', str(port))
+        _skip_if_late(root)
         nnictl.wait_until(lambda: len(read_journal(root / 'syno' / 'journal.jsonl').finished) > len(before), root)
         nnictl.run(environment, command, 'stop', experiment)
         nnictl.wait_until(lambda: not nnictl.listens(port), root)
         after = [c.id for c in read_journal(root / 'syno' / 'journal.jsonl').finished]
         assert after[:len(before)] == before and len(set(after)) == len(after), 'nothing is lost or done again'
+
+
+def _create(command: str, port: int, environment: dict[str, str]) -> str:
+    said = nnictl.run(environment, command, 'create', '--config', str(EXAMPLE), '--port', str(port))
+    if command == 'nnictl':
+        _skip_if_late(nnictl.experiment(Path(environment['HOME']))[1])
+    return said
+
+
+def _skip_if_late(root: Path) -> None:
+    """NNI's own limit of ten seconds for the start of a tuner says nothing about us, but it must not end without a word."""
+    def log() -> str:
+        path = root / 'log' / 'dispatcher.log'
+        return path.read_text() if path.exists() else ''
+
+    started = log().count('Dispatcher started')
+    nnictl.wait_until(lambda: log().count('Dispatcher started') > max(started - 1, 0), root)
+    if 'Tuner did not connect in 10 seconds' in (root / 'log' / 'nnimanager.log').read_text():
+        assert 'create it again, or by syno-nni nnictl' in (root / 'log' / 'nnictl_stderr.log').read_text()
+        pytest.skip("this machine is too busy for NNI's limit of ten seconds")
 
 
 @pytest.mark.nni
@@ -70,7 +91,7 @@ def test_a_tuner_that_cannot_start_is_an_error_at_once(tmp_path: Path) -> None:
     (tmp_path / 'search.yml').write_text(yaml.safe_dump(file))
     port = free_port()
     with nnictl.own_home(tmp_path / 'home') as environment:
-        said = nnictl.run(environment, 'syno-nni nnictl', 'create', '--config', str(tmp_path / 'search.yml'), '--port', str(port),
-                          status=1)
+        said = nnictl.run(environment, 'syno-nni nnictl', 'create', '--config', str(tmp_path / 'search.yml'),
+                          '--port', str(port), status=1)
         assert 'JournalError' in said
         assert not nnictl.listens(port)
