@@ -28,7 +28,7 @@ from nni.typehint import ParameterRecord
 
 from syno_nni.errors import EngineError, shown
 
-from . import messages
+from . import messages, patches  # noqa: F401 - formulas hold what NNI takes for comments
 from .messages import MessageError
 
 _log = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ FILE: dict[str, Any] = {
     'trialCommand': f'{sys.executable} -m syno_nni.trial', 'trialConcurrency': 2, 'maxTrialNumber': 2,
     'tuner': {'name': 'Syno', 'classArgs': {
         'model': {'name': 'resnet10t', 'channels': [8, 8, 8, 8], 'stem_width': 8},
-        'data': {'imageSize': 32, 'trainSamples': 64, 'valSamples': 64, 'batchSize': 32},
+        'data': {'imageSize': 32, 'trainSamples': 128, 'valSamples': 64, 'batchSize': 32},
         'space': {'limits': {'steps': 6, 'min_weight': 1}, 'macsRatio': [0.01, 2], 'variables': {'g': 2}},
         'evaluation': {'epochs': 2}, 'latency': {'warmup': 1, 'minRounds': 2, 'seconds': 0.01}}},
     'trainingService': {'platform': 'local'},
