@@ -1,23 +1,31 @@
 """The NNI tuner for experiments that ``nnictl`` starts from a YAML file; trials run ``python -m syno_nni.trial``.
 
-NNI ends a tuner that does not connect within ten seconds, so torch and NNI's NAS part are imported with the first request
-for a trial. The journal is in ``syno/`` of the experiment's directory (or in ``runDirectory``): ``syno-nni report`` reads
-it, and after ``nnictl resume`` the tuner goes on from it, not from a checkpoint of NNI's.
+NNI ends an experiment whose tuner does not connect within ten seconds (``syno-nni nnictl`` waits longer), so torch and NNI's
+NAS part are imported with the first request for a trial. The journal is in ``syno/`` of the experiment's directory (or in
+``runDirectory``): ``syno-nni report`` reads it, and after ``nnictl resume`` the tuner goes on from it, not from a checkpoint
+of NNI's.
 """
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nni
+import psutil
 from nni.tuner import Tuner
 
 from syno_nni.errors import ConfigError, JournalError
-from syno_nni.nas import plain_json  # noqa: F401 - formulas hold what NNI takes for comments
+from syno_nni.nas import patches  # formulas hold what NNI takes for comments
+from syno_nni.nas.messages import trial_parameters
 from syno_nni.run.config import SearchConfig
 from syno_nni.run.directory import open_run
 from syno_nni.run.journal import JOURNAL_FILE
@@ -30,8 +38,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-PAYLOAD = 'payload'
-"""The key of a trial's parameters that holds, as JSON, what the trial needs beside the formulas."""
+_NNI_PATIENCE_S = 10
 
 
 class SynoTuner(Tuner):
@@ -49,6 +56,8 @@ class SynoTuner(Tuner):
 
     def __init__(self, **class_args: Any) -> None:
         super().__init__()
+        patches.plain_dispatcher()
+        check_trial_command(sys.argv, os.environ.get('PATH'))
         self.config: SearchConfig = tuner_config(class_args)
         self.run_dir = Path(self.config.run_directory or _experiment_directory() / 'syno')
         self._strategy: SynoStrategy | None = None
@@ -58,6 +67,7 @@ class SynoTuner(Tuner):
         # Opened now, so that what is wrong with a run directory ends the experiment at once and not its first trial.
         resume = (self.run_dir / JOURNAL_FILE).exists()
         self._journal = open_run(self.config, self.run_dir, resume=resume)
+        _warn_if_late()
 
     def update_search_space(self, search_space: Any) -> None:
         """Nothing: the space is described by ``classArgs``."""
@@ -68,8 +78,8 @@ class SynoTuner(Tuner):
         if candidate is None:
             raise nni.NoMoreTrialError('the operator space is exhausted')
         self._by_parameter[parameter_id] = self._open[candidate.id] = candidate
-        payload = {'config': self.config.to_dict(), 'reference': asdict(strategy.reference)}
-        return {**candidate.sample, 'id': candidate.id, PAYLOAD: json.dumps(payload)}
+        parameters = trial_parameters(candidate.sample, self.config.to_dict(), asdict(strategy.reference))
+        return {'id': candidate.id, **parameters}
 
     def receive_trial_result(self, parameter_id: int, parameters: Any, value: Any, **kwargs: Any) -> None:
         candidate = self._by_parameter.get(parameter_id)
@@ -80,10 +90,10 @@ class SynoTuner(Tuner):
         candidate = self._by_parameter.pop(parameter_id, None)
         if candidate is not None and candidate.id in self._open:
             from .outcome import Outcome
-            why = ('invalid-metric', 'the trial ended without a final metric') if success else (
-                'died', 'the trial ended without a report; see its log')
             del self._open[candidate.id]
-            self._search().tell(Outcome.failed(candidate, *why))
+            self._search().tell(
+                Outcome.failed(candidate, 'invalid-metric', 'the trial ended without a final metric') if success else
+                Outcome.failed(candidate, 'died', 'the trial ended without a report; see its log'))
 
     def import_data(self, data: list[Any]) -> None:
         """Results of trials that NNI ran again after ``nnictl resume``; those in the journal are known already."""
@@ -131,6 +141,39 @@ class SynoTuner(Tuner):
         except JournalError as error:
             _log.warning('the end of the search could not be recorded: %s', error)
         self._journal.close()
+
+
+def check_trial_command(arguments: Sequence[str], path: str | None) -> None:
+    """Find out before the first trial that none can start. Otherwise each would end in ``python: command not found``, and
+    the experiment as if it were done.
+
+    Args:
+        arguments: of the process that NNI starts for a tuner: the experiment is among them.
+        path: where the trials look for programs.
+
+    Raises:
+        ConfigError: they are to run on this machine, by a program that is not there.
+    """
+    try:
+        experiment = json.loads(base64.b64decode(arguments[arguments.index('--exp_params') + 1]))
+        words, platform = experiment['trialCommand'].split(), experiment['trainingService']['platform']
+    except (ValueError, LookupError, AttributeError, TypeError):
+        return
+    if platform != 'local' or not words or not words[0].startswith('python'):
+        return
+    if shutil.which(words[0], path=path or '') is None:
+        raise ConfigError(f'trialCommand: there is no {words[0]} in the PATH that NNI was started with; write trialCommand: '
+                          f'{sys.executable} -m syno_nni.trial, activate the environment, or use syno-nni nnictl')
+
+
+def _warn_if_late() -> None:
+    patience = float(os.environ.get('SYNO_NNI_PATIENCE', _NNI_PATIENCE_S))
+    seconds = time.time() - psutil.Process().create_time()
+    if os.environ.get('SDK_PROCESS') == 'dispatcher' and seconds > 0.8 * patience:
+        message = (f'the tuner took {seconds:.0f} s to start on this busy machine, and NNI ends an experiment with status '
+                   f'ERROR after {patience:.0f} s: create it again, or by syno-nni nnictl, which waits longer')
+        _log.warning(message)
+        print(message, file=sys.stderr, flush=True)
 
 
 def _experiment_directory() -> Path:

@@ -1,4 +1,4 @@
-"""`syno-nni nnictl`: NNI's own command line, with the experiment file checked first and the manager kept on loopback."""
+"""`syno-nni nnictl`: NNI's own command line, with the experiment file checked first and the manager for its owner alone."""
 from __future__ import annotations
 
 import argparse
@@ -11,20 +11,14 @@ from syno_nni.errors import ConfigError
 
 from .arguments import SubParsers
 
-_NNICTL = """
-from syno_nni.nas.manager import wait_for_manager
-wait_for_manager()
-from nni.tools.nnictl.nnictl import parse_args
-parse_args()
-"""
-
 
 def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
     """Add the command."""
     parser = commands.add_parser(
-        'nnictl', parents=[common], help="NNI's nnictl, with the manager on loopback only",
+        'nnictl', parents=[common], help="NNI's nnictl, with a manager that listens on loopback and wants a token",
         description="NNI's nnictl: `syno-nni nnictl create --config FILE.yml` checks the file with messages of one line, and "
-        "starts NNI's manager so that it listens on this machine only. Started by nnictl itself, it listens on all "
+        "starts NNI's manager so that it listens on this machine only and answers nobody without the token in the address "
+        'that is printed (`syno-nni nnictl webui url` prints it again). Started by nnictl itself, it listens on all '
         'interfaces, without authentication.')
     parser.add_argument('--host', default='127.0.0.1', help='address that the manager listens on (default: %(default)s)')
     parser.add_argument('arguments', nargs=argparse.REMAINDER, metavar='...', help='create --config FILE.yml --port PORT, '
@@ -42,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         resolve(path)
     from syno_nni.nas.manager import manager_environment
     with manager_environment(args.host, detached=True):
-        return subprocess.run([sys.executable, '-c', _NNICTL, *words], check=False).returncode
+        return subprocess.run([sys.executable, '-m', 'syno_nni.nas.nnictl', *words], check=False).returncode
 
 
 def resolve(path: str) -> str:

@@ -1,41 +1,43 @@
 """The form of a model that travels to trials and that the web UI shows."""
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict
-from typing import Any
 
-import nni
 from nni.nas.space import ModelStatus, SimplifiedModelSpace
 
-from . import plain_json  # noqa: F401 - formulas hold what NNI takes for comments
-from .stages import Reference
+from syno_nni.errors import EngineError
 
-_PAYLOAD, _REFERENCE = 'payload', 'reference'
+from .evaluator import OperatorEvaluator
+from .messages import trial_parameters
+from .stages import Reference
 
 
 class FlatModelSpace(SimplifiedModelSpace):
-    """NNI's simplified model space with parameters that a person can read.
+    """NNI's simplified model space with parameters that a person can read and that hold no code.
 
-    NNI's own form is a nested object: the web UI shows ``[object Object]`` and useless axes. Here every choice is a
-    column with its formula, and what NNI needs to make the model is one JSON string.
+    NNI's own form is a nested object with the names of classes and functions, which whoever reads it imports and calls; the
+    web UI shows ``[object Object]`` and useless axes. Here every choice is a column with its formula, and the configuration
+    that the model is made from is one JSON string: a trial makes the model from these (``syno_nni.trial``).
     """
 
-    def _dump(self) -> dict[str, Any]:
-        state = super()._dump()
-        if self.status == ModelStatus.Initialized or not self.sample:
-            return state
-        # NNI sends the evaluator's arguments only, and these were not among them when it was made.
-        reference = getattr(self.evaluator, 'reference', Reference())
-        return {**self.sample, _PAYLOAD: nni.dump({**state, _REFERENCE: asdict(reference)})}
+    def parameters(self) -> dict[str, str]:
+        """What the trial of a frozen model gets.
 
-    @classmethod
-    def _load(cls, **state: Any) -> FlatModelSpace:
-        if _PAYLOAD in state:
-            state = nni.load(state[_PAYLOAD])
-        reference = Reference(**state.pop(_REFERENCE, {}))
-        model = super()._load(**state)
-        if hasattr(model.evaluator, 'reference'):
-            model.evaluator.reference = reference
-        # NNI leaves a plain string, on which the methods of the status fail.
-        model.status = ModelStatus(model.status)
+        Raises:
+            EngineError: the evaluator is not ours: no trial could make it from plain data.
+        """
+        if not isinstance(self.evaluator, OperatorEvaluator) or self.sample is None:
+            raise EngineError(f'trials of their own need a frozen model with an OperatorEvaluator, got {self.status} with '
+                              f'{type(self.evaluator).__name__}; the sequential engine takes any evaluator')
+        # The evaluator has learnt the reference since it was made.
+        reference = getattr(self.evaluator, 'reference', Reference())
+        return trial_parameters(self.sample, self.evaluator.config.to_dict(), asdict(reference))
+
+    def recreate(self, sample: Mapping[str, str]) -> FlatModelSpace:
+        """The model of a sample that was frozen in another process. It is not looked up in the space again, which takes long
+        and may have changed."""
+        model = type(self)(self.model, self.mutables, self.evaluator)
+        model.status, model.sample = ModelStatus.Frozen, deepcopy(dict(sample))
         return model

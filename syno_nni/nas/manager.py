@@ -1,22 +1,28 @@
-"""Starting and stopping NNI's manager safely: on a free port, on loopback only, and never left behind."""
+"""Starting and stopping NNI's manager safely: on a free port, on loopback only, for its owner alone, and never left behind.
+
+The rules that a running manager keeps are in ``manager_guard.js``.
+"""
 from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
+from pathlib import Path
 
 import psutil
 
 from syno_nni.errors import EngineError
 
+from .patches import TUNER_PATIENCE_S, check_version
+
 _log = logging.getLogger(__name__)
 
 LOOPBACK = '127.0.0.1'
-START_PATIENCE_S = 40
 
 
 def check_port(port: int) -> None:
@@ -39,21 +45,36 @@ def free_port() -> int:
 
 
 @contextmanager
-def manager_environment(host: str = LOOPBACK, *, detached: bool = False) -> Iterator[None]:
-    """The environment in which to start NNI's manager: it listens on ``host`` only and, unless ``detached``, ends with
-    this process.
+def manager_environment(host: str = LOOPBACK, *, detached: bool = False, names: Sequence[str] = ()) -> Iterator[str]:
+    """The environment in which to start NNI's manager, and the token that its addresses need: it listens on ``host`` only,
+    answers its owner only, finds the trials' interpreter, and, unless ``detached``, ends with this process.
 
-    Any other host than loopback opens the machine: NNI's manager has no authentication, and its protocol runs code.
+    The token is the only secret between the manager and other users of the machine. It travels in the environment and in
+    private files, never on a command line.
+
+    Args:
+        names: further names of this machine that a request may ask for.
+
+    Raises:
+        EngineError: this NNI is none that the guard was made for.
     """
-    if host != LOOPBACK:
-        _log.warning('the NNI manager listens on %s without authentication: whoever reaches it can run code as %s',
-                     host, os.environ.get('USER', 'this user'))
+    check_version()
+    if host not in (LOOPBACK, 'localhost', '::1'):
+        _log.warning('the NNI manager listens on %s without encryption: whoever reads its traffic can take the token from it '
+                     'and run code as %s; an SSH tunnel to a manager on loopback is safer (docs/search.md)', host,
+                     os.environ.get('USER', 'this user'))
     guard = resources.files(__package__).joinpath('manager_guard.js')
     path = str(guard).replace('\\', '\\\\').replace('"', '\\"')
+    token = secrets.token_hex(16)
     changes = {
         'NODE_OPTIONS': f'{os.environ.get("NODE_OPTIONS", "")} --require "{path}"'.strip(),
         'SYNO_NNI_BIND': host,
+        'SYNO_NNI_HOSTS': ','.join((*names, host)),
+        'SYNO_NNI_TOKEN': token,
+        'SYNO_NNI_PATIENCE': str(TUNER_PATIENCE_S),
         'SYNO_NNI_PARENT': '' if detached else str(os.getpid()),
+        # Started without activating its environment, `python` of a trial command would be another one or none.
+        'PATH': os.pathsep.join(filter(None, [str(Path(sys.executable).parent), os.environ.get('PATH')])),
         # NNI talks to its manager with a client that honours proxy settings, even for localhost.
         'NO_PROXY': ','.join(filter(None, [os.environ.get('NO_PROXY'), 'localhost', LOOPBACK])),
         'no_proxy': ','.join(filter(None, [os.environ.get('no_proxy'), 'localhost', LOOPBACK])),
@@ -63,20 +84,13 @@ def manager_environment(host: str = LOOPBACK, *, detached: bool = False) -> Iter
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:
-        yield
+        yield token
     finally:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def wait_for_manager() -> None:
-    """Make NNI wait longer for its manager to start, in this process: it gives up after three seconds, and node takes
-    longer than that on a busy machine."""
-    from nni.experiment import launcher
-    launcher._check_rest_server.__defaults__ = (START_PATIENCE_S, None)
 
 
 def end_process_tree(pid: int, patience_s: float = 5.0) -> None:
@@ -102,6 +116,6 @@ def _signal(process: psutil.Process, how: str) -> None:
 
 
 def trial_interpreter() -> str:
-    """What NNI's trial command runs in place of ``python``: our launcher."""
+    """What NNI's trial command runs in place of ``python``: our trial. What follows in the command is ignored."""
     import shlex
-    return f'{shlex.quote(sys.executable)} -m syno_nni.nas.launch'
+    return f'{shlex.quote(sys.executable)} -m syno_nni.trial'

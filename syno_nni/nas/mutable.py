@@ -15,7 +15,7 @@ from nni.mutable.utils import auto_label
 from syno_nni.errors import SpaceError, SynoError
 from syno_nni.operator import Operator
 
-from . import plain_json  # noqa: F401 - formulas hold what NNI takes for comments
+from . import patches  # noqa: F401 - formulas hold what NNI takes for comments
 
 if TYPE_CHECKING:
     from syno_nni.synthesis.space import OperatorSpace

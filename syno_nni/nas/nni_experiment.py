@@ -5,9 +5,8 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import TimeoutExpired
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nni.nas.execution.training_service as training_service
 from nni.experiment import RunMode, rest
 from nni.experiment.config import RemoteMachineConfig
 from nni.nas.evaluator import Evaluator
@@ -22,9 +21,10 @@ from nni.tools.nnictl.config_utils import Experiments
 from syno_nni.errors import EngineError
 from syno_nni.run.config import SearchConfig
 
+from . import patches
 from .channel import SteadyCommandChannel
 from .flat_space import FlatModelSpace
-from .manager import LOOPBACK, check_port, end_process_tree, manager_environment, trial_interpreter, wait_for_manager
+from .manager import LOOPBACK, check_port, end_process_tree, manager_environment, trial_interpreter
 from .signals import interruptible, shielded
 from .slot import ModelSpace
 
@@ -38,6 +38,9 @@ _STOP_PATIENCE_S = 20.0
 class _ExperimentConfig(NasExperimentConfig):
     """NNI's, but for the folder that is copied to every machine: NNI wants it to be the one the search was started in."""
 
+    if TYPE_CHECKING:
+        trial_code_directory: Any
+
     def _canonicalize(self, parents: list[Any]) -> None:
         folder, self.trial_code_directory = self.trial_code_directory, '.'
         super()._canonicalize(parents)
@@ -50,9 +53,9 @@ _ExperimentConfig.__name__ = NasExperimentConfig.__name__  # by which NNI decide
 class SynoExperiment(NasExperiment):
     """A NAS experiment of NNI, for both engines.
 
-    - The manager listens on loopback and ends with this process (:mod:`.manager`).
+    - The manager listens on loopback, answers its owner only, and ends with this process (:mod:`.manager`).
     - Trials get the parameters that are on record for them, the listener survives what kills NNI's, and parameters
-      are readable in the web UI (:mod:`.channel`, :mod:`.flat_space`).
+      are readable in the web UI and hold no code (:mod:`.channel`, :mod:`.flat_space`).
     - NNI's checkpoint is not written: it is saved at start and stop only, not atomically, and cannot be read back
       with current torch. The journal holds the state.
     - Without a manager, nothing is written outside the working directory.
@@ -62,6 +65,11 @@ class SynoExperiment(NasExperiment):
     """Called with :attr:`url` when the search begins."""
     host = LOOPBACK
     """Address that the manager listens on."""
+    names: tuple[str, ...] = ()
+    """Further names of this machine by which the trials' machines may ask for the manager."""
+    _token = ''
+    port: int | None
+    _proc: Any
 
     def _start_engine_and_strategy(self) -> None:
         if self.on_start is not None:
@@ -69,12 +77,13 @@ class SynoExperiment(NasExperiment):
         super()._start_engine_and_strategy()
 
     def execution_engine_factory(self, config: Any) -> ExecutionEngine:
-        original = training_service.TunerCommandChannel
-        training_service.TunerCommandChannel = SteadyCommandChannel
-        try:
+        with patches.own_channel(SteadyCommandChannel):
             return super().execution_engine_factory(config)
-        finally:
-            training_service.TunerCommandChannel = original
+
+    @property
+    def tuner_command_channel(self) -> str:
+        """Where the engine connects. NNI's own, which the manager sees on its command line, is without the token."""
+        return super().tuner_command_channel.removesuffix('/tuner') + f'/{self._token}/tuner'
 
     def executable_model_factory(self, config: ModelFormatConfig) -> ExecutableModelSpace:
         if isinstance(config, SimplifiedModelFormatConfig):
@@ -83,13 +92,13 @@ class SynoExperiment(NasExperiment):
 
     @property
     def url(self) -> str | None:
-        """Address of the web UI while the manager runs."""
-        return f'http://localhost:{self.port}' if self.port else None
+        """Address of the web UI while the manager runs, for its owner alone."""
+        return patches.web_ui('localhost', self.port, self._token) if self.port else None
 
     def _start_nni_manager(self, port: int, debug: bool, run_mode: RunMode = RunMode.Background,
                            tuner_command_channel: str | None = None, tags: list[str] | None = None) -> None:
-        wait_for_manager()
-        with manager_environment(self.host):
+        with manager_environment(self.host, names=self.names) as self._token:
+            patches.use_token(port, self._token)
             super()._start_nni_manager(port, debug, run_mode, tuner_command_channel, tags or [])
 
     def _stop_nni_manager(self) -> None:
@@ -147,6 +156,7 @@ def make_experiment(space: ModelSpace, evaluator: Evaluator, strategy: Strategy,
     experiment = SynoExperiment(space, evaluator, strategy, nni_config)
     if config.engine == 'remote' and config.nni_manager_ip not in (LOOPBACK, 'localhost'):
         experiment.host = '0.0.0.0'  # NNI's own client asks for localhost, the machines for the address
+        experiment.names = (config.nni_manager_ip,)
     return experiment
 
 
@@ -155,8 +165,7 @@ def _use_machines(nni_config: NasExperimentConfig, config: SearchConfig, working
     nni_config.training_service.machine_list = [
         RemoteMachineConfig(host=m.host, port=m.port, user=m.user, ssh_key_file=str(Path(m.ssh_key_file).expanduser()),
                             python_path=m.python_path, use_active_gpu=True) for m in config.machine_list]
-    nni_config._trial_command_params = {
-        'python': f'python -m syno_nni.nas.launch --manager http://{config.nni_manager_ip}:{config.port}'}
+    nni_config._trial_command_params = {'python': 'python -m syno_nni.trial'}
     code = working_directory / 'code'
     code.mkdir(parents=True, exist_ok=True)
     # NNI refuses an empty folder.
@@ -181,7 +190,7 @@ def run_experiment(experiment: SynoExperiment, port: int,
         check_port(port)
     _log_to_file_only()
     experiment.on_start = on_start
-    with interruptible():
+    with patches.client(), interruptible():
         try:
             experiment.start(port)
         except (OSError, RuntimeError) as error:

@@ -193,7 +193,8 @@ class SearchConfig(Section):
 
     ``engine: sequential`` runs in this process, without NNI's manager; ``local`` uses NNI's local training service
     with its web UI on ``port``; ``remote`` runs the trials on the machines of ``machineList``, which reach NNI's manager
-    at ``nniManagerIp``. ``runDirectory`` defaults to a new folder in ``runs/``.
+    at ``nniManagerIp``. ``trainingService: {platform: ...}``, as in NNI's files, says the same as ``engine``. ``runDirectory``
+    defaults to a new folder in ``runs/``.
     """
     experiment_name: Annotated[Text, Field(max_length=100, pattern=r'^[\w.][\w. -]*$')] = 'search'
     model: ModelConfig
@@ -226,7 +227,7 @@ class SearchConfig(Section):
         if not isinstance(data, Mapping):
             raise ConfigError(f'{source}: wants a mapping of keys to values, got {_kind(data)}')
         try:
-            return cls.model_validate(dict(data))
+            return cls.model_validate(_with_engine(data, source))
         except ValidationError as error:
             raise ConfigError(f'{source}: {_one_line(error)}') from None
 
@@ -295,7 +296,28 @@ def load_yaml(path: str | Path) -> Any:
 
 def is_nnictl_file(data: Any) -> bool:
     """Whether plain data looks like a file for ``nnictl create`` and not for ``syno-nni search``."""
-    return isinstance(data, Mapping) and bool({'tuner', 'trialCommand', 'trainingService'} & data.keys())
+    return isinstance(data, Mapping) and bool({'tuner', 'trialCommand'} & data.keys())
+
+
+def _with_engine(data: Mapping[Any, Any], source: str) -> dict[Any, Any]:
+    """``trainingService``, as NNI's files have it, in our words: ``engine`` and ``machineList``."""
+    if 'trainingService' not in data:
+        return dict(data)
+    service = data['trainingService']
+    platform = service.get('platform') if isinstance(service, Mapping) else None
+    if platform not in ('local', 'remote'):
+        raise ConfigError(f'{source}: trainingService: wants {{platform: local}} or {{platform: remote, machineList: [...]}}, '
+                          f'got {_show(service)}')
+    for key in service:
+        if key not in ('platform', 'machineList'):
+            close = difflib.get_close_matches(str(key), ('platform', 'machineList'), n=1, cutoff=0.6)
+            hint = f"did you mean '{close[0]}'?" if close else 'choose from platform, machineList'
+            raise ConfigError(f"{source}: unknown key {_show(f'trainingService.{key}')}; {hint}")
+    ours = {'engine': platform, **({'machineList': service['machineList']} if 'machineList' in service else {})}
+    for key, value in ours.items():
+        if data.get(key, value) != value:
+            raise ConfigError(f'{source}: {key} and trainingService disagree; leave one of them out')
+    return {**{key: value for key, value in data.items() if key != 'trainingService'}, **ours}
 
 
 def parse_yaml(text: str, source: str) -> Any:

@@ -34,7 +34,7 @@ def tuner_config(class_args: Mapping[str, Any]) -> SearchConfig:
     Raises:
         ConfigError: a key or value is wrong, or belongs to the top of the file.
     """
-    for key, instead in _NNI_SAYS.items():
+    for key, instead in {**_NNI_SAYS, 'trainingService': 'trainingService'}.items():
         if key in class_args:
             raise ConfigError(f'tuner.classArgs.{key}: NNI decides that; write {instead} at the top of the file')
     if 'port' in class_args:
@@ -70,7 +70,9 @@ def resolved(data: Mapping[str, Any], source: str) -> dict[str, Any]:
         raise ConfigError(f'{source}: {error}') from None
     for key in (*_NNI_SAYS, 'port'):
         del ours[key]
-    return {**data, 'tuner': {**tuner, 'classArgs': ours}}
+    # NNI wants a folder beside a className, though the class is found without it.
+    folder = {'codeDirectory': '.'} if 'className' in tuner else {}
+    return {**data, 'tuner': {**folder, **tuner, 'classArgs': ours}}
 
 
 def _check_keys(data: Mapping[str, Any], known: tuple[str, ...], source: str, prefix: str) -> None:

@@ -1,6 +1,7 @@
 """The tuner that nnictl runs: proposals, results and what is left of them after a crash."""
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from syno_nni.errors import ConfigError, EngineError
 from syno_nni.nas.mutable import KEEP
 from syno_nni.run.journal import read_journal
-from syno_nni.strategies.tuner import SynoTuner
+from syno_nni.strategies.tuner import SynoTuner, check_trial_command
 
 from ..testing import toy
 
@@ -110,3 +111,16 @@ def test_it_connects_before_torch_is_imported() -> None:
     code = 'import sys; import syno_nni.strategies.tuner; print("torch" in sys.modules, "nni.nas" in sys.modules)'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ['False', 'False'], 'NNI gives a tuner ten seconds'
+
+
+def test_a_trial_command_that_cannot_run_is_said_before_the_first_trial(tmp_path: Path) -> None:
+    def arguments(command: str, platform: str = 'local') -> list[str]:
+        experiment = {'trialCommand': command, 'trainingService': {'platform': platform}}
+        return ['-m', '--exp_params', base64.b64encode(json.dumps(experiment).encode()).decode()]
+
+    with pytest.raises(ConfigError, match=r'there is no python in the PATH .* syno_nni.trial'):
+        check_trial_command(arguments('python -m syno_nni.trial'), str(tmp_path))
+    check_trial_command(arguments('python -m syno_nni.trial', 'remote'), str(tmp_path))
+    check_trial_command(arguments(f'{sys.executable} -m syno_nni.trial'), str(tmp_path))
+    for odd in ([], ['--exp_params'], ['--exp_params', 'x'], arguments('')):
+        check_trial_command(odd, str(tmp_path))

@@ -88,13 +88,13 @@ class Page:
 
 
 @contextmanager
-def open_browser(directory: Path) -> Iterator[Page]:
-    """An empty tab of a new browser; screenshots go to ``directory``."""
+def open_browser(directory: Path, *flags: str) -> Iterator[Page]:
+    """An empty tab of a new browser, started with further ``flags``; screenshots go to ``directory``."""
     log = directory / 'chromium.log'
     directory.mkdir(parents=True, exist_ok=True)
     short = tempfile.mkdtemp(prefix='c', dir='/tmp')  # Chromium makes a socket there, whose path has at most 107 characters
     with log.open('w') as stderr:
-        process = subprocess.Popen([CHROMIUM, *_FLAGS, f'--user-data-dir={directory / "profile"}', 'about:blank'],
+        process = subprocess.Popen([CHROMIUM, *_FLAGS, *flags, f'--user-data-dir={directory / "profile"}', 'about:blank'],
                                    stdout=subprocess.DEVNULL, stderr=stderr, env={**os.environ, 'TMPDIR': short})
     try:
         deadline = time.monotonic() + 60

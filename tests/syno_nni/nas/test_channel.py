@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import nni
@@ -14,6 +16,7 @@ from nni.runtime.tuner_command_channel import TunerCommandChannel
 
 from syno_nni.errors import EngineError
 from syno_nni.nas.channel import ExactParameterChannel, SteadyCommandChannel
+from syno_nni.nas.launch import remote_manager
 
 # --- the trial's side ------------------------------------------------------------------------------------------------
 
@@ -146,3 +149,21 @@ def test_listening_goes_on(bad: bool) -> None:
     assert _listening(SteadyCommandChannel('ws://localhost:1/tuner'), bad) == [1, 2]
     with pytest.raises(ValueError):
         _listening(TunerCommandChannel('ws://localhost:1/tuner'), bad)  # NNI is repaired when this fails
+
+
+# --- on another machine ----------------------------------------------------------------------------------------------
+
+def test_the_manager_is_known_on_another_machine(tmp_path: Path) -> None:
+    """From the file of NNI's helper there, and not from the command line of the trial."""
+    output = tmp_path / 'environments' / 'worker' / 'trials' / 'abcde'
+    output.mkdir(parents=True)
+    assert remote_manager(output) is None
+    for number, (name, url) in enumerate({'trial_keeper': 'ws://10.0.0.1:8080/old/platform/remote/w',
+                                          'trial_keeper_1': 'ws://10.0.0.1:8080/prefix/new/platform/remote/w',
+                                          'trial_keeper_2': 3}.items()):
+        (file := tmp_path / 'environments' / 'worker' / name / 'launcher_config.json').parent.mkdir()
+        file.write_text(json.dumps({'managerCommandChannel': url}))
+        os.utime(file, (number, number))
+    assert remote_manager(output) == 'http://10.0.0.1:8080/prefix/new'
+    channel = ExactParameterChannel('http://localhost:1/env/e/abcde', 'abcde', manager=remote_manager(output))
+    assert channel.record_url == 'http://10.0.0.1:8080/prefix/new/api/v1/nni/trial-jobs/abcde'

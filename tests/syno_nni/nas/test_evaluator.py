@@ -22,6 +22,7 @@ from syno_nni.operator import Operator
 from syno_nni.plan.layer import SynthesizedLayer
 from syno_nni.run.config import EvaluationConfig, SearchConfig
 from syno_nni.search_spaces.backbone import BackboneSpace
+from syno_nni.trial import read_payload
 
 from ...testing import toy
 
@@ -192,7 +193,7 @@ def test_the_reference_travels_to_the_trial(space: BackboneSpace, evaluator: Ope
                                             monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluator, 'reference', Reference(0.5, (0.25, 0.75)))
     model = FlatModelSpace.from_model(space, evaluator).freeze({'operator': POINTWISE})
-    assert nni.load(nni.dump(model)).evaluator.reference == Reference(0.5, [0.25, 0.75])
+    assert read_payload(model.parameters())[1]() == Reference(0.5, (0.25, 0.75))
 
 
 def test_noise_does_not_win() -> None:

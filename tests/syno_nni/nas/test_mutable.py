@@ -13,7 +13,7 @@ from nni.nas.space import ModelStatus, SimplifiedModelSpace, model_context
 from numpy.random import RandomState
 from torch import nn
 
-from syno_nni.errors import SpaceError
+from syno_nni.errors import EngineError, SpaceError
 from syno_nni.nas.flat_space import FlatModelSpace
 from syno_nni.nas.mutable import GRID_LIMIT, KEEP, OperatorChoice, operator_pool, operator_space
 from syno_nni.nas.slot import ModelSpace, OperatorSlot
@@ -132,17 +132,29 @@ def test_freezing_keeps_the_weights_of_kept_layers() -> None:
 
 # --- the form that travels -------------------------------------------------------------------------------------------
 
-def test_parameters_are_flat_and_come_back() -> None:
-    frozen = FlatModelSpace.from_model(TwoSlots(width=4)).freeze({'operator': FORMULAS[2]})
-    shown = frozen._dump()
+def test_parameters_are_flat_plain_and_come_back() -> None:
+    from syno_nni.nas.evaluator import OperatorEvaluator
+    from syno_nni.nas.stages import Reference
+    from syno_nni.trial import read_payload, read_sample
+    evaluator = OperatorEvaluator({'model': {'name': 'resnet10t'}})
+    evaluator.reference = Reference(0.5, (0.25, 0.75))
+    frozen = FlatModelSpace.from_model(TwoSlots(width=4), evaluator).freeze({'operator': FORMULAS[2]})
+    shown = frozen.parameters()
     assert shown['operator'] == FORMULAS[2], 'a column that a person can read'
-    assert all(isinstance(v, (str, int, float)) for v in shown.values()), 'nothing the web UI shows as [object Object]'
-    back = nni.load(nni.dump(frozen))
-    assert isinstance(back, FlatModelSpace)
+    assert all(isinstance(v, str) for v in shown.values()), 'nothing the web UI shows as [object Object]'
+    assert '__' not in json.dumps(shown), 'nothing that NNI takes for an object'
+    config, reference = read_payload(json.loads(json.dumps(shown)))
+    assert (config, reference()) == (evaluator.config, evaluator.reference)
+    back = FlatModelSpace.from_model(TwoSlots(width=4), evaluator).recreate(read_sample(shown, ['operator']))
     assert back.sample == {'operator': FORMULAS[2]}
     assert back.status is ModelStatus.Frozen
-    assert str(back)
     assert back.executable_model().first.formula == FORMULAS[2]
+
+
+def test_a_model_that_plain_data_cannot_describe_is_refused() -> None:
+    frozen = FlatModelSpace.from_model(TwoSlots(width=4)).freeze({'operator': FORMULAS[2]})
+    with pytest.raises(EngineError, match='OperatorEvaluator'):
+        frozen.parameters()
 
 
 def test_stock_nni_cannot_show_or_print_it() -> None:

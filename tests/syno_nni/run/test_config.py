@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -155,3 +155,35 @@ def test_any_data_is_accepted_or_refused_properly(data: object) -> None:
 def test_limits_of_the_space_are_camel_case_too() -> None:
     config = read('model: {name: a}\nspace: {limits: {window_ratio: 1.5, maxRank: 8}}')
     assert config.space.limits == {'windowRatio': 1.5, 'maxRank': 8}
+
+
+@pytest.mark.parametrize(('service', 'engine'), [({'platform': 'local'}, 'local'), (
+    {'platform': 'remote', 'machineList': [{'host': 'a', 'user': 'b'}]}, 'remote')])
+def test_the_training_service_as_nnis_files_have_it(service: dict[str, Any], engine: str) -> None:
+    config = SearchConfig.from_dict({'model': {'name': 'resnet10t'}, 'trainingService': service})
+    assert config.engine == engine
+    assert [m.host for m in config.machine_list] == [m['host'] for m in service.get('machineList', [])]
+    assert SearchConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(('more', 'message'), [
+    ({'trainingService': 3}, r'trainingService: wants \{platform: local\} or'),
+    ({'trainingService': {}}, 'trainingService: wants'),
+    ({'trainingService': {'platform': 'kubeflow'}}, 'trainingService: wants'),
+    ({'trainingService': {'platform': ['local']}}, 'trainingService: wants'),
+    ({'trainingService': {'platform': 'remote'}}, 'needs machineList'),
+    ({'trainingService': {'platform': 'remote', 'machinelist': []}}, "did you mean 'machineList'"),
+    ({'trainingService': {'platform': 'local'}, 'engine': 'sequential'}, 'engine and trainingService disagree'),
+])
+def test_a_training_service_that_cannot_be(more: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SearchConfig.from_dict({'model': {'name': 'resnet10t'}, **more})
+
+
+def test_a_search_file_with_a_training_service_stays_one(tmp_path: Path) -> None:
+    path = tmp_path / 'search.yml'
+    path.write_text('model: {name: resnet10t}\ntrainingService: {platform: local}\n')
+    assert load_config(path).engine == 'local'
+    path.write_text('trainingService: {platform: local}\ntrialCommand: x\n')
+    with pytest.raises(ConfigError, match='for nnictl'):
+        load_config(path)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -135,21 +136,27 @@ def test_a_real_experiment_with_trials_at_once(tmp_path: Path, monkeypatch: pyte
     port, addresses, looks = free_port(), [], []
     config = make_config(engine='local', port=port, maxTrialNumber=2, trialConcurrency=2, evaluation={'epochs': 2})
 
+    lines: list[str] = []
+
+    def web_ui() -> str:
+        (url,) = [line.removeprefix('NNI web UI: ') for line in lines if line.startswith('NNI web UI: ')]
+        assert re.fullmatch(rf'http://localhost:{port}/[0-9a-f]{{32}}/oview', url)
+        return url.removesuffix('/oview')
+
     def listen(record: Any, state: RunState) -> None:
         if isinstance(record, Submitted):
             addresses.extend(c.laddr for c in psutil.net_connections('tcp') if c.status == 'LISTEN'
                              and c.laddr.port == port)
         if isinstance(record, Finished) and len(state.operators) == len(state.succeeded) == 2 and CHROMIUM:
             try:
-                look_at_web_ui(f'http://localhost:{port}', tmp_path / 'screenshots', 'search', state.succeeded[0].formula)
+                look_at_web_ui(web_ui(), tmp_path / 'screenshots', 'search', state.succeeded[0].formula)
             except BaseException as error:  # of a listener, they are logged only
                 looks.append(error)
                 raise
 
-    lines: list[str] = []
     state = run_search(config, tmp_path / 'run', listener=listen, tell=lines.append)
     assert not looks, looks[0]
-    assert f'NNI web UI: http://localhost:{port}' in lines
+    assert web_ui()
     assert {a.ip for a in addresses} == {'127.0.0.1'}
     assert state.ended.reason == 'budget'
     assert [c.status for c in state.candidates.values()] == ['succeeded'] * 3
@@ -193,9 +200,9 @@ def test_trial_manager_and_search_are_killed_in_turn(start: Any, tmp_path: Path)
     process = start('new', 'local', port, trials=2, seconds=1)
     _wait_for(lambda: 'baseline' in _state(tmp_path).candidates)
     _wait_for(lambda: len(_state(tmp_path).candidates) > 1)  # the first operator
-    _wait_for(lambda: _descendants(process.pid, 'nas.launch'))
+    _wait_for(lambda: _descendants(process.pid, 'syno_nni.trial'))
     time.sleep(randomness.uniform(0, 1))
-    for trial in _descendants(process.pid, 'nas.launch'):
+    for trial in _descendants(process.pid, 'syno_nni.trial'):
         trial.kill()
     _wait_for(lambda: _state(tmp_path).failed)
     assert _state(tmp_path).failed[0].error.kind == 'died'
