@@ -30,6 +30,8 @@ _FLAT = 1e-3
 # Spread of normalized pixels below which an image shows nothing.
 _MOST_FLAT = 0.5
 _BAR_FROM = 5000
+_ENOUGH = 20
+# With so many images for every class, one without any is no accident of drawing few of them.
 _HASHED_BYTES = 1 << 31
 
 
@@ -93,11 +95,12 @@ def _check_labels(splits: Splits, name: str, part: _Part) -> Iterator[str]:
     base, _ = _unwrapped(part.dataset)
     names = getattr(base, 'classes', None) or [str(i) for i in range(splits.num_classes)]
     absent = [names[i] for i in np.flatnonzero(counts == 0)]
-    if absent and name == 'train':
+    if absent and name == 'train' and len(labels) >= _ENOUGH * splits.num_classes:
         raise DataError(f'{splits.source}: no image to train with of {_few(absent)}; give more images (data.trainSamples), '
                         'or remove the class')
     if absent:
-        yield f'the {name} split has no image of {_few(absent)}: accuracy says nothing about these classes'
+        yield (f'the {name} split has no image of {_few(absent)}: ' + (
+            'the model cannot learn these classes' if name == 'train' else 'accuracy says nothing about them'))
     elif name == 'train' and counts.max() >= 20 * counts.min():
         rare, common = counts.argmin(), counts.argmax()
         yield (f'classes differ much in size: {names[common]} has {counts[common]} images to train with, {names[rare]} has '
