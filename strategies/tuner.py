@@ -18,15 +18,15 @@ from nni.tuner import Tuner
 
 from syno_nni.errors import ConfigError, JournalError
 from syno_nni.nas import plain_json  # noqa: F401 - formulas hold what NNI takes for comments
+from syno_nni.run.candidate import Candidate, Outcome
 from syno_nni.run.config import SearchConfig
 from syno_nni.run.directory import open_run
 from syno_nni.run.journal import JOURNAL_FILE
 from syno_nni.run.nnictl_file import tuner_config
-from syno_nni.run.records import Ended
+from syno_nni.run.records import Ended, OutcomeKind
 
 if TYPE_CHECKING:
     from .base import SynoStrategy
-    from .outcome import Candidate
 
 _log = logging.getLogger(__name__)
 
@@ -79,9 +79,8 @@ class SynoTuner(Tuner):
     def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
         candidate = self._by_parameter.pop(parameter_id, None)
         if candidate is not None and candidate.id in self._open:
-            from .outcome import Outcome
-            why = ('invalid-metric', 'the trial ended without a final metric') if success else (
-                'died', 'the trial ended without a report; see its log')
+            why = ((OutcomeKind.INVALID_METRIC, 'the trial ended without a final metric') if success else
+                   (OutcomeKind.DIED, 'the trial ended without a report; see its log'))
             del self._open[candidate.id]
             self._search().tell(Outcome.failed(candidate, *why))
 
@@ -93,7 +92,6 @@ class SynoTuner(Tuner):
 
     def _conclude(self, candidate: Candidate, value: Any) -> None:
         if self._open.pop(candidate.id, None) is not None:
-            from .outcome import Outcome
             self._search().tell(Outcome.judge(candidate, value))
 
     def _take_in_imported(self) -> None:

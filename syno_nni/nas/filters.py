@@ -11,8 +11,7 @@ from nni.nas.profiler import Profiler
 from nni.nas.space import ExecutableModelSpace
 from nni.nas.strategy.middleware import Filter
 
-from .mutable import KEEP
-from .stages import PENALTY
+from syno_nni.run.candidate import KEEP, Failure, Miss
 
 
 class ProfilerFilter(Filter):
@@ -22,17 +21,17 @@ class ProfilerFilter(Filter):
 
     Args:
         profilers: by the name under which their values are reported.
-        complaint: from those values to the reason for a rejection, or None.
+        complaint: from those values to the limit that is missed, or None.
         patience: after how many rejections in a row the search ends.
     """
 
-    def __init__(self, profilers: dict[str, Profiler], complaint: Callable[[dict[str, float]], str | None],
+    def __init__(self, profilers: dict[str, Profiler], complaint: Callable[[dict[str, float]], Miss | None],
                  patience: int = 200) -> None:
         super().__init__(self._passes, metric_for_invalid=None, patience=patience, retain_history=False)
         self.profilers = profilers
         self.complaint = complaint
 
-    def reason(self, sample: Sample) -> tuple[dict[str, float], str | None]:
+    def reason(self, sample: Sample) -> tuple[dict[str, float], Miss | None]:
         """What the profilers say, and why the sample is rejected, if it is."""
         if all(value == KEEP for value in sample.values()):
             return {}, None
@@ -40,7 +39,6 @@ class ProfilerFilter(Filter):
         return values, self.complaint(values)
 
     def _passes(self, model: ExecutableModelSpace) -> bool:
-        values, reason = self.reason(model.sample)
-        self.metric_for_invalid = None if reason is None else {
-            'default': PENALTY, **values, 'failure': 'rejected', 'stage': 'size', 'message': reason}
-        return reason is None
+        values, miss = self.reason(model.sample)
+        self.metric_for_invalid = None if miss is None else Failure.rejection(miss, 'size', values).report()
+        return miss is None

@@ -21,11 +21,12 @@ from syno_nni.nas.profiler import MacsProfiler, ParamsProfiler
 from syno_nni.nas.signals import interruptible
 from syno_nni.nas.slot import ModelSpace
 from syno_nni.nas.waiting import wait_asleep
+from syno_nni.run.candidate import BASELINE
 from syno_nni.run.config import SearchConfig
 from syno_nni.run.directory import open_run
 from syno_nni.run.journal import Journal, Listener
 from syno_nni.run.records import Ended, Tested
-from syno_nni.run.state import BASELINE, RunState
+from syno_nni.run.state import RunState
 from syno_nni.search_spaces.backbone import backbone_space
 from syno_nni.strategies import SynoStrategy, strategy_of
 

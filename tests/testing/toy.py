@@ -176,7 +176,9 @@ class ToyJournal:
     def __init__(self, records: Iterable[Record] = (), limit: int | None = None,
                  error: BaseException | None = None) -> None:
         self.records = list(records) or [Header(config={}, digest='')]
-        self.state = RunState.replay(self.records)
+        self.state = RunState()
+        for record in self.records:
+            self.state.apply(record)
         self.limit, self.error = limit, error
 
     def append(self, record: Record) -> None:

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from syno_nni.nas.evaluator import OperatorEvaluator, describe
+from syno_nni.nas.evaluator import OperatorEvaluator, hangs_on_noise, sure_latency_ms
 from syno_nni.nas.flat_space import FlatModelSpace
 from syno_nni.nas.mutable import KEEP
 from syno_nni.nas.profiler import LatencyProfiler, MacsProfiler, ParamsProfiler, count_macs, count_params
-from syno_nni.nas.stages import Reference
+from syno_nni.nas.stages import Reference, StageLog
 from syno_nni.nas.training import accuracy, fit, make_schedule
 from syno_nni.operator import Operator
 from syno_nni.plan.layer import SynthesizedLayer
@@ -168,6 +168,7 @@ def test_the_limits_reject_before_any_training(space: BackboneSpace, monkeypatch
     assert final['stage'] == ('size' if limit in ('maxMacs', 'maxParams') else 'latency')
     assert final['macs'] > 1000 and final['size_seconds'] >= 0
     assert ('latency_ms' in final) == (final['stage'] == 'latency')
+    assert 0 < final['missed_by'] < 100, 'in doublings'
 
 
 def test_stages_stop_what_falls_behind(space: BackboneSpace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,8 +221,8 @@ def test_a_timeout_is_reported_as_such(space: BackboneSpace, monkeypatch: pytest
     monkeypatch.setattr(OperatorEvaluator, 'metrics', lambda self, model: time.sleep(20))
     with pytest.raises(Exception, match='maxTrialDuration') as raised:
         evaluator._execute(FlatModelSpace.from_model(space, evaluator).freeze({'operator': KEEP}))
-    assert describe(raised.value)['failure'] == 'timeout'
-    assert len(describe(ValueError('x' * 9999))['message']) < 600
+    assert StageLog().failure(raised.value).report()['failure'] == 'timeout'
+    assert len(StageLog().failure(ValueError('x' * 9999)).report()['message']) < 600
 
 
 def test_what_travels_is_small(evaluator: OperatorEvaluator, space: BackboneSpace) -> None:
