@@ -106,7 +106,7 @@ class SynoStrategy(Strategy):
         self._waiting: list[Candidate] = []
         self._past: list[Outcome] = []
         self._next = 1
-        self._unstarted = 0
+        self._unstarted = self._concluded = 0
         self._curve: list[float] = []
         self._exhausted = False
         self._silence = 0
@@ -237,7 +237,7 @@ class SynoStrategy(Strategy):
         started = last_check = time.monotonic()
         self._begin()
         while self._broken is None:
-            now = time.monotonic()
+            now, seen = time.monotonic(), self._concluded
             if self.max_duration_s is not None and now - started >= self.max_duration_s:
                 self.ended = 'time'
                 return
@@ -251,7 +251,8 @@ class SynoStrategy(Strategy):
                 if self._broken is None and not self._flights and not self._more_to_come():
                     self.ended = 'exhausted' if self._exhausted else 'budget'
                     return
-                self._changed.wait(_POLL_S)
+                if self._concluded == seen:  # else a worker has become idle since it was asked for one
+                    self._changed.wait(_POLL_S)
         raise self._broken
 
     def _begin(self) -> None:
@@ -416,6 +417,7 @@ class SynoStrategy(Strategy):
                                   f'{error.kind}: {error.message}')
             self._append(outcome.record())
             self._learn(outcome)
+        self._concluded += 1
         self._changed.notify_all()
 
     def _learn(self, outcome: Outcome) -> None:

@@ -52,19 +52,19 @@ class Result(NamedTuple):
 
 @dataclass
 class Node:
-    """A partial operator. ``children``: the nodes one step on, by the step's label and their state's key. ``worths`` are
-    those of the results below it; ``steps`` those of operators below it by the label of each construction step that they
+    """A partial operator. ``children``: the nodes one step on, by the step's label and their state's key. ``rewards``
+    are those of the results below it; ``steps`` those of operators below it by the label of each construction step that they
     contain; ``pending`` counts candidates in flight below it; ``ways`` is the number of steps from here, once known."""
     state: Any
     children: dict[tuple[str, Any], Node] = field(default_factory=dict)
-    worths: list[Any] = field(default_factory=list)
+    rewards: list[Any] = field(default_factory=list)
     steps: dict[str, list[Any]] = field(default_factory=dict)
     pending: int = 0
     ways: int | None = None
 
     @property
     def visits(self) -> int:
-        return len(self.worths) + self.pending
+        return len(self.rewards) + self.pending
 
 
 class ConstructionTree:
@@ -187,12 +187,12 @@ class ConstructionTree:
         def means(steps: dict[str, list[Any]]) -> np.ndarray:
             return np.array([self._mean(steps.get(label, ())) for label in labels])
 
-        everywhere = self.trust / (self.trust + len(node.worths)) if self.trust else 0.0
+        everywhere = self.trust / (self.trust + len(node.rewards)) if self.trust else 0.0
         return everywhere * means(self.root.steps) + (1 - everywhere) * means(node.steps)
 
     def _uct(self, parent: Node, child: Node, promise: float) -> float:
         visits = max(child.visits, 1)
-        worth = (self._sum(child.worths) + self.trust * promise) / (visits + self.trust)
+        worth = (self._sum(child.rewards) + self.trust * promise) / (visits + self.trust)
         return worth + self.exploration * math.sqrt(math.log(parent.visits + 1) / visits)
 
     def _sum(self, worths: Iterable[Any]) -> float:
@@ -218,7 +218,7 @@ class ConstructionTree:
         worths = [r.worth for r in self._results]
         self._ranks = {w: rank ** self.power for w, rank in zip(worths, ranks(worths))}
         for node in {id(node): node for node in (*self._along(path), *self._construction(op))}.values():
-            node.worths.append(worth)
+            node.rewards.append(worth)
             for label in set(labels):
                 node.steps.setdefault(label, []).append(worth)
 

@@ -11,7 +11,7 @@ from nni.nas.profiler import Profiler
 from nni.nas.space import ExecutableModelSpace
 from nni.nas.strategy.middleware import Filter
 
-from syno_nni.run.candidate import KEEP, Failure, Miss
+from syno_nni.run.candidate import KEEP, Failure
 
 
 class ProfilerFilter(Filter):
@@ -21,17 +21,18 @@ class ProfilerFilter(Filter):
 
     Args:
         profilers: by the name under which their values are reported.
-        complaint: from those values to the limit that is missed, or None.
+        complaint: from those values to the reason for a rejection, or None. With a
+            :class:`~syno_nni.run.candidate.Miss` strategies learn how far the candidate was from the limit, too.
         patience: after how many rejections in a row the search ends.
     """
 
-    def __init__(self, profilers: dict[str, Profiler], complaint: Callable[[dict[str, float]], Miss | None],
+    def __init__(self, profilers: dict[str, Profiler], complaint: Callable[[dict[str, float]], str | None],
                  patience: int = 200) -> None:
         super().__init__(self._passes, metric_for_invalid=None, patience=patience, retain_history=False)
         self.profilers = profilers
         self.complaint = complaint
 
-    def reason(self, sample: Sample) -> tuple[dict[str, float], Miss | None]:
+    def reason(self, sample: Sample) -> tuple[dict[str, float], str | None]:
         """What the profilers say, and why the sample is rejected, if it is."""
         if all(value == KEEP for value in sample.values()):
             return {}, None
@@ -39,6 +40,6 @@ class ProfilerFilter(Filter):
         return values, self.complaint(values)
 
     def _passes(self, model: ExecutableModelSpace) -> bool:
-        values, miss = self.reason(model.sample)
-        self.metric_for_invalid = None if miss is None else Failure.rejection(miss, 'size', values).report()
-        return miss is None
+        values, reason = self.reason(model.sample)
+        self.metric_for_invalid = None if reason is None else Failure.rejection(reason, 'size', values).report()
+        return reason is None

@@ -33,9 +33,10 @@ STAGES = ('size', 'latency', 'proxy', 'train')
 class Rejected(Exception):
     """A candidate is not worth any further work: no failure, but a result."""
 
-    def __init__(self, miss: Miss) -> None:
-        super().__init__(miss.reason)
-        self.miss = miss
+    def __init__(self, reason: str) -> None:
+        # A Miss says by how far, too.
+        super().__init__(reason)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class StageLog:
     def failure(self, error: Exception) -> Failure:
         """What to report when ``error`` ends the evaluation."""
         if isinstance(error, Rejected):
-            return Failure.rejection(error.miss, self.stage, self.metrics)
+            return Failure.rejection(error.reason, self.stage, self.metrics)
         kind = OutcomeKind.TIMEOUT if isinstance(error, TrialTimeout) else OutcomeKind.EXCEPTION
         return Failure.of(kind, f'{type(error).__name__}: {error}', self.metrics)
 

@@ -24,7 +24,6 @@ from torch.utils.data import Dataset
 
 from syno_nni.measure.threads import torch_threads
 from syno_nni.modes import evaluating
-from syno_nni.run.candidate import Miss
 from syno_nni.run.config import EvaluationConfig
 
 from .stages import Rejected
@@ -32,8 +31,8 @@ from .stages import Rejected
 _OPTIMIZERS = {'sgd': torch.optim.SGD, 'adam': torch.optim.Adam, 'adamw': torch.optim.AdamW}
 
 
-Stop = Callable[[int, float], Miss | None]
-"""From an epoch, counted from 0, and its validation accuracy to the limit that was missed, so that training stops, or None."""
+Stop = Callable[[int, float], str | None]
+"""From an epoch, counted from 0, and its validation accuracy to the reason why training should stop, or None."""
 
 
 class RecipeModule(SupervisedLearningModule):
@@ -47,7 +46,7 @@ class RecipeModule(SupervisedLearningModule):
         self.recipe = recipe
         self.report = report
         self.stop = stop
-        self.stopped: Miss | None = None
+        self.stopped: str | None = None
 
     def configure_optimizers(self) -> Any:
         recipe = self.recipe
@@ -63,8 +62,8 @@ class RecipeModule(SupervisedLearningModule):
         accuracy = self.validation_accuracy()
         if self.report:
             nni.report_intermediate_result({'default': accuracy, 'accuracy': accuracy, 'loss': self.validation_loss()})
-        if self.stop is not None and (miss := self.stop(self.current_epoch, accuracy)) is not None:
-            self.stopped, self.trainer.should_stop = miss, True
+        if self.stop is not None and (reason := self.stop(self.current_epoch, accuracy)) is not None:
+            self.stopped, self.trainer.should_stop = reason, True
 
     def validation_accuracy(self) -> float:
         """Accuracy of the last validation, between 0 and 1."""
@@ -97,7 +96,7 @@ def fit(model: nn.Module, recipe: EvaluationConfig, train: Dataset, val: Dataset
     With ``report``, NNI gets the metrics of every epoch as intermediate results.
 
     Raises:
-        Rejected: ``stop`` said so.
+        Rejected: ``stop`` gave a reason.
     """
     module = RecipeModule(recipe, num_classes, report, stop)
     order = torch.Generator().manual_seed(recipe.seed)

@@ -92,11 +92,15 @@ def sample_id(sample: Mapping[str, str]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
-class Miss(NamedTuple):
-    """A limit that a candidate does not keep: the reason in words, and how far it missed in doublings (0.5x where 1x is
-    wanted is 1, so is 2x the allowed size)."""
-    reason: str
+class Miss(str):
+    """Why a candidate is rejected, in words, with how far it missed the limit ``by``, in doublings (0.5x where 1x is wanted
+    is 1, so is 2x the allowed size)."""
     by: float
+
+    def __new__(cls, reason: str, by: float) -> Miss:
+        self = super().__new__(cls, reason)
+        self.by = by
+        return self
 
 
 class Worth(NamedTuple):
@@ -204,9 +208,10 @@ class Failure:
                    metrics)
 
     @classmethod
-    def rejection(cls, miss: Miss, stage: str, metrics: Mapping[str, Any] = MappingProxyType({})) -> Failure:
-        """Of a candidate that a stage found not worth the next."""
-        return cls.of(OutcomeKind.REJECTED, miss.reason, {**metrics, 'stage': stage, 'missed_by': round(miss.by, 6)})
+    def rejection(cls, reason: str, stage: str, metrics: Mapping[str, Any] = MappingProxyType({})) -> Failure:
+        """Of a candidate that a stage found not worth the next; a :class:`Miss` says by how far."""
+        missed = {'missed_by': round(reason.by, 6)} if isinstance(reason, Miss) else {}
+        return cls.of(OutcomeKind.REJECTED, reason, {**metrics, 'stage': stage, **missed})
 
     def report(self) -> dict[str, Any]:
         """As metrics. NNI's listener dies of such without ``default``."""
