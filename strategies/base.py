@@ -269,8 +269,8 @@ class SynoStrategy(Strategy):
                 if self.max_attempts is not None and attempts >= self.max_attempts:
                     self._waiting.remove(candidate)
                     self._conclude(Outcome.failed(
-                        candidate, OutcomeKind.LOST, 'what follows differs from a search without interruptions: this one was '
-                        f'killed {attempts} times while the candidate was evaluated'))
+                        candidate, OutcomeKind.LOST,
+                        f'killed {attempts} times with it; what follows differs from an uninterrupted search'))
             if self.baseline and BASELINE not in self._known:
                 self._waiting.insert(0, Candidate(0, dict.fromkeys(self.choices, KEEP)))
             self._known.add(BASELINE)
