@@ -55,9 +55,11 @@ class PrimitiveRegression:
     def __init__(self, prior: float = 5.0) -> None:
         self.prior = prior
         self._names: dict[str, int] = {}
-        self._mean = self._scale = self._dual = np.zeros(0)
-        self._rows = np.zeros((0, 0))
-        self._inverse = np.zeros((0, 0))
+        self._mean: np.ndarray = np.zeros(0)
+        self._scale: np.ndarray = np.zeros(0)
+        self._dual: np.ndarray = np.zeros(0)
+        self._rows: np.ndarray = np.zeros((0, 0))
+        self._inverse: np.ndarray = np.zeros((0, 0))
         self._offset = 0.5
 
     def fit(self, operators: Sequence[Labels], rewards: Sequence[float]) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from syno_nni.nas.mutable import OperatorChoice
-from syno_nni.run.candidate import BASELINE, KEEP, Candidate, Failure, Miss, Outcome
+from syno_nni.run.candidate import KEEP, Candidate, Failure, Miss, Outcome
 from syno_nni.run.records import PARSER, Finished, OutcomeKind, Record, Submitted
 from syno_nni.strategies import SynoStrategy
 
