@@ -14,7 +14,7 @@ from syno_nni.run.config import SearchConfig
 
 CONFIG: dict[str, Any] = {
     'model': {'name': 'resnet10t', 'channels': [8, 8, 8, 8], 'stem_width': 8},
-    'data': {'imageSize': 32, 'trainSamples': 64, 'valSamples': 64, 'batchSize': 32},
+    'data': {'imageSize': 32, 'trainSamples': 96, 'valSamples': 64, 'batchSize': 32},
     'strategy': {'name': 'evolution', 'seed': 3, 'classArgs': {'warm_up': 2}},
     'evaluation': {'epochs': 1}, 'latency': {'warmup': 1, 'minRounds': 2, 'seconds': 0.01},
 }

@@ -62,7 +62,7 @@ def test_fifty_kills_of_the_quickstart(tmp_path: Path, engine: str) -> None:
     quickstart = load_config().to_dict()
     config = SearchConfig.from_dict({
         **quickstart, 'engine': engine, 'port': free_port(), 'maxTrialNumber': 60,
-        'data': {**quickstart['data'], 'trainSamples': 64, 'valSamples': 64},
+        'data': {**quickstart['data'], 'trainSamples': 96, 'valSamples': 64},
         'evaluation': {**quickstart['evaluation'], 'epochs': 1},
         'latency': {**quickstart['latency'], 'seconds': 0.05, 'minRounds': 3, 'warmup': 1}})
     choices = backbone_space(config, load_data(config.data)).simplify()
