@@ -12,13 +12,14 @@ BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 PACKAGE := setup.cfg pyproject.toml
 
-.PHONY: help install search test test-oldest lint clean
+.PHONY: help install search test test-oldest soak lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make search    install, then search operators for a small ResNet on real images (CONFIG=, ARGS=)'
 	@echo 'make test      install, then run the tests (ARGS=, JOBS=)'
 	@echo 'make test-oldest   the tests with the oldest dependencies that setup.cfg allows'
+	@echo 'make soak      kill real searches a hundred times in all and let them go on; most of an hour'
 	@echo 'make lint      ruff, import-linter, mypy'
 	@echo 'make install   an editable install into $(VENV) (EXTRAS=all for every optional part)'
 	@echo 'make clean     remove build leftovers; run directories and $(VENV) stay'
@@ -46,6 +47,9 @@ test-oldest:
 	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet -c tests/oldest.txt -e '.[test]'
 	.venv-oldest/bin/python -m pytest -n $(JOBS) $(ARGS)
+
+soak: $(STAMP)
+	$(BIN)/python -m pytest -m soak $(ARGS)
 
 # import-linter wants the package in one tree, which the mapped folders are not; a build is.
 lint: $(STAMP)

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from syno_nni.atomic import write_whole
 from syno_nni.data.datasets import Splits, load_data
 from syno_nni.environment import environment
 from syno_nni.run.config import DataConfig
@@ -57,9 +58,7 @@ def write_results(path: Path, command: str, results: dict[str, Any]) -> None:
     """Store results with the command, host and versions, as a whole or not at all."""
     path.parent.mkdir(exist_ok=True)
     data = {**results, 'command': command, 'environment': environment(), 'threads': torch.get_num_threads()}
-    temporary = path.with_suffix('.part')
-    temporary.write_text(json.dumps(data, indent=1) + '\n')
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(data, indent=1) + '\n')
 
 
 def fill_in(path: Path, name: str, table: str) -> None:

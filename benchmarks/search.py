@@ -22,7 +22,7 @@ from nni.runtime.log import silence_stdout
 
 from syno_nni.strategies import make_strategy
 from syno_nni.strategies.landscape import SyntheticLandscape
-from syno_nni.strategies.simulation import SimulatedEngine, Trial, simulated_space
+from syno_nni.strategies.simulation import SimulatedEngine, SimulatedTrial, simulated_space
 
 matplotlib.use('Agg')
 
@@ -34,7 +34,7 @@ SEEDS, TRIALS, RANDOM_TRIALS, WORKERS = 8, 100, 300, 2
 NAMES = {'random': 'random', 'evolution': 'evolution', 'mcts': 'tree search', 'nni': "NNI's RegularizedEvolution"}
 
 
-def search(name: str, seed: int, trials: int, workers: int = WORKERS, **class_args: Any) -> list[Trial]:
+def search(name: str, seed: int, trials: int, workers: int = WORKERS, **class_args: Any) -> list[SimulatedTrial]:
     """Trials of one simulated search, in the order in which they ended."""
     engine = SimulatedEngine(SyntheticLandscape(BINDINGS, seed), trials, workers)
     if name == 'nni':
@@ -47,13 +47,13 @@ def search(name: str, seed: int, trials: int, workers: int = WORKERS, **class_ar
     return engine.finished
 
 
-def curve(trials: Sequence[Trial]) -> list[float]:
+def curve(trials: Sequence[SimulatedTrial]) -> list[float]:
     """What the best one by measurement is worth without noise, after each trial."""
     best, values = None, []
     for trial in trials:
-        if trial.evaluation.error is None and (
-                best is None or trial.evaluation.metrics['default'] > best.metrics['default']):
-            best = trial.evaluation
+        if trial.result.error is None and (
+                best is None or trial.result.metrics['default'] > best.metrics['default']):
+            best = trial.result
         values.append(round(best.value, 5) if best else 0.0)
     return values
 

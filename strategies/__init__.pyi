@@ -1,11 +1,11 @@
+from .base import Candidate as Candidate
+from .base import Outcome as Outcome
+from .base import Proposal as Proposal
 from .base import SynoStrategy as SynoStrategy
 from .by_name import make_strategy as make_strategy
 from .by_name import strategy_names as strategy_names
 from .by_name import strategy_of as strategy_of
 from .evolution import SynoEvolution as SynoEvolution
 from .mcts import SynoMCTS as SynoMCTS
-from .outcome import Candidate as Candidate
-from .outcome import Outcome as Outcome
-from .outcome import Proposal as Proposal
 from .random import SynoRandom as SynoRandom
 from .tuner import SynoTuner as SynoTuner

@@ -7,8 +7,8 @@ A subclass says what to try next (:meth:`SynoStrategy.propose`) and may learn fr
   history: no generator state can get lost, and a resumed search does what an uninterrupted one would.
 - Every event goes to the journal before anything depends on it. :meth:`SynoStrategy.restore` goes on from one:
   candidates with an outcome are not evaluated again, those that were in flight are evaluated first.
-- Every candidate gets an :class:`~.outcome.Outcome`: evaluations that raise, hang, die or report nonsense become typed
-  failures, which count towards the budget.
+- Every candidate gets an :class:`~syno_nni.run.candidate.Outcome`: evaluations that raise, hang, die or report nonsense
+  become typed failures, which count towards the budget.
 """
 from __future__ import annotations
 
@@ -27,13 +27,12 @@ from nni.nas.space import ExecutableModelSpace, ModelStatus
 from nni.nas.strategy import Strategy
 
 from syno_nni.errors import EngineError, SpaceError, SynoError
-from syno_nni.nas.mutable import KEEP, OperatorChoice
+from syno_nni.nas.mutable import OperatorChoice
 from syno_nni.nas.signals import shielded
 from syno_nni.nas.stages import Reference
-from syno_nni.run.records import Abandoned, Error, ErrorKind, Intermediate, Record
-from syno_nni.run.state import BASELINE, RunState
-
-from .outcome import Candidate, Outcome, Proposal, plain, sample_id, unusable
+from syno_nni.run.candidate import BASELINE, KEEP, Candidate, Failure, Outcome, Proposal, plain, sample_id, unusable
+from syno_nni.run.records import Abandoned, Error, Intermediate, OutcomeKind, Record
+from syno_nni.run.state import RunState
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +106,7 @@ class SynoStrategy(Strategy):
         self._waiting: list[Candidate] = []
         self._past: list[Outcome] = []
         self._next = 1
-        self._unstarted = 0
+        self._unstarted = self._concluded = 0
         self._curve: list[float] = []
         self._exhausted = False
         self._silence = 0
@@ -144,13 +143,12 @@ class SynoStrategy(Strategy):
 
     def restore(self, state: RunState) -> None:
         """Go on from what a journal holds. To be called before the strategy runs."""
-        self._past = [Outcome.of_run(c) for c in state.finished]
+        self._past = [trial.outcome for trial in state.finished if trial.outcome is not None]
         if state.baseline is not None:
             self._curve = list(state.baseline.curve)
-        for old in sorted(state.in_flight, key=lambda c: c.number):
-            candidate = Candidate.of_run(old)
-            self._attempts[candidate.number] = old.attempts
-            self._waiting.append(candidate)
+        for trial in sorted(state.in_flight, key=lambda t: t.number):
+            self._attempts[trial.number] = trial.attempts
+            self._waiting.append(trial.candidate)
         self._know()
 
     def state_dict(self) -> dict[str, Any]:
@@ -239,7 +237,7 @@ class SynoStrategy(Strategy):
         started = last_check = time.monotonic()
         self._begin()
         while self._broken is None:
-            now = time.monotonic()
+            now, seen = time.monotonic(), self._concluded
             if self.max_duration_s is not None and now - started >= self.max_duration_s:
                 self.ended = 'time'
                 return
@@ -247,15 +245,14 @@ class SynoStrategy(Strategy):
                 self._check_engine()
                 last_check = now
             self._give_up_overdue(now)
-            candidate = self._next_candidate() if self._may_submit() else None
-            if candidate is not None:
-                self._submit(candidate)
+            if self._may_submit() and self._submit_next():
                 continue
             with self._changed:
                 if self._broken is None and not self._flights and not self._more_to_come():
                     self.ended = 'exhausted' if self._exhausted else 'budget'
                     return
-                self._changed.wait(_POLL_S)
+                if self._concluded == seen:  # else a worker has become idle since it was asked for one
+                    self._changed.wait(_POLL_S)
         raise self._broken
 
     def _begin(self) -> None:
@@ -271,8 +268,9 @@ class SynoStrategy(Strategy):
                 attempts = self._attempts.get(candidate.number, 0)
                 if self.max_attempts is not None and attempts >= self.max_attempts:
                     self._waiting.remove(candidate)
-                    self._conclude(Outcome.failed(candidate, 'lost', f'the search was killed {attempts} times while '
-                                                  'this candidate was evaluated'))
+                    self._conclude(Outcome.failed(
+                        candidate, OutcomeKind.LOST,
+                        f'killed {attempts} times with it; what follows differs from an uninterrupted search'))
             if self.baseline and BASELINE not in self._known:
                 self._waiting.insert(0, Candidate(0, dict.fromkeys(self.choices, KEEP)))
             self._known.add(BASELINE)
@@ -311,13 +309,20 @@ class SynoStrategy(Strategy):
             _log.warning('no new operator in %d proposals: the space seems exhausted', self.patience)
             return None
 
-    def _submit(self, candidate: Candidate) -> None:
-        model = self.model_space.freeze(dict(candidate.sample))
-        with self._lock, shielded():
-            self._record_submission(candidate)
-            self._flights[model] = _Flight(candidate, time.monotonic())
+    def _submit_next(self) -> bool:
+        """Submit the next candidate, if there is one."""
+        # Proposed and recorded under one lock: no outcome comes between, so the journal tells what the proposal knew.
+        with self._lock:
+            candidate = self._next_candidate()
+            if candidate is None:
+                return False
+            model = self.model_space.freeze(dict(candidate.sample))
+            with shielded():
+                self._record_submission(candidate)
+                self._flights[model] = _Flight(candidate, time.monotonic())
         # Without the lock: an in-process engine evaluates within this call.
         self.engine.submit_models(model)
+        return True
 
     def _record_submission(self, candidate: Candidate) -> None:
         attempt = self._attempts[candidate.number] = self._attempts.get(candidate.number, 0) + 1
@@ -331,7 +336,7 @@ class SynoStrategy(Strategy):
                 seconds = now - flight.started
                 if seconds > self.max_trial_duration_s + _GRACE_S:
                     del self._flights[model]
-                    self._conclude(Outcome.failed(flight.candidate, 'timeout', f'no end after {seconds:.0f} s',
+                    self._conclude(Outcome.failed(flight.candidate, OutcomeKind.TIMEOUT, f'no end after {seconds:.0f} s',
                                                   seconds))
 
     def _check_engine(self) -> None:
@@ -381,23 +386,25 @@ class SynoStrategy(Strategy):
                 self._conclude(self._outcome(flight, event.status, time.monotonic() - flight.started))
 
     def _outcome(self, flight: _Flight, status: ModelStatus, seconds: float) -> Outcome:
-        def failed(kind: ErrorKind, message: str) -> Outcome:
+        def failed(kind: OutcomeKind, message: str) -> Outcome:
             return Outcome.failed(flight.candidate, kind, message, seconds)
 
         if status == ModelStatus.Invalid:
-            report = flight.report if isinstance(flight.report, dict) else {}
-            return Outcome.judge(flight.candidate, {'message': 'refused by a filter', **report, 'failure': 'rejected'},
-                                 seconds)
+            # Whatever it says: a filter of NNI's knows nothing of our failures.
+            report = {'message': 'refused by a filter', **(flight.report if isinstance(flight.report, dict) else {})}
+            failure = Failure.of_report({**report, 'failure': OutcomeKind.REJECTED})
+            assert failure is not None
+            return Outcome(flight.candidate, failure.metrics, failure.error, seconds)
         if flight.has_report:
             outcome = Outcome.judge(flight.candidate, flight.report, seconds)
             if outcome.error or status == ModelStatus.Trained:
                 return outcome
-            return failed('died', 'the evaluation failed after it had reported its result')
+            return failed(OutcomeKind.DIED, 'the evaluation failed after it had reported its result')
         if self.max_trial_duration_s is not None and seconds >= self.max_trial_duration_s:
-            return failed('timeout', f'stopped after {seconds:.0f} s')
+            return failed(OutcomeKind.TIMEOUT, f'stopped after {seconds:.0f} s')
         if status == ModelStatus.Trained:
-            return failed('invalid-metric', 'the evaluation ended without a final metric')
-        return failed('died', 'the evaluation ended without a report; see the log of the trial')
+            return failed(OutcomeKind.INVALID_METRIC, 'the evaluation ended without a final metric')
+        return failed(OutcomeKind.DIED, 'the evaluation ended without a report; see the log of the trial')
 
     def _conclude(self, outcome: Outcome) -> None:
         """Record an outcome, then take it in."""
@@ -410,6 +417,7 @@ class SynoStrategy(Strategy):
                                   f'{error.kind}: {error.message}')
             self._append(outcome.record())
             self._learn(outcome)
+        self._concluded += 1
         self._changed.notify_all()
 
     def _learn(self, outcome: Outcome) -> None:

@@ -2,18 +2,16 @@
 with the space's local edits as mutation. Of several children the one whose primitives promise most is evaluated."""
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from syno_nni.errors import ConfigError
-from syno_nni.nas.mutable import KEEP
 from syno_nni.operator import Operator
+from syno_nni.run.candidate import KEEP, Outcome, Proposal, Worth
 
 from .base import SynoStrategy
-from .outcome import Outcome, Proposal
 from .regression import PrimitiveRegression, ranks, steps
 
 
@@ -21,7 +19,8 @@ class SynoEvolution(SynoStrategy):
     """Mutates the best of a few members of an ageing population.
 
     Args:
-        population_size: how many results are remembered; a new one drives out the oldest.
+        population_size: how many results are remembered; a new one drives out the oldest. Candidates that were rejected
+            are members too, by how far they missed the limit, while there is room beside those with a result.
         sample_size: how many members compete to become the parent.
         warm_up: how many results to wait for before the first mutation; random samples until then.
         random_share: probability of a random sample instead of a mutation, against getting stuck.
@@ -45,16 +44,17 @@ class SynoEvolution(SynoStrategy):
         self.warm_up = min(warm_up, population_size)
         self.random_share = random_share
         self.children = children
-        self.population: deque[Outcome] = deque(maxlen=population_size)
-        self._results: dict[str, list[tuple[list[str], float]]] = {}
-        # For every choice the construction steps of what was evaluated, and its reward.
+        self.population_size = population_size
+        self.population: list[Outcome] = []
+        self._results: dict[str, list[tuple[list[str], Worth]]] = {}
+        # For every choice the construction steps of what was evaluated, and what it is worth.
         self._models: dict[str, PrimitiveRegression] = {}
 
     def propose(self, rng: np.random.Generator) -> Proposal:
         if len(self.population) < self.warm_up or rng.random() < self.random_share:
             return Proposal({label: choice.draw(rng) for label, choice in self.choices.items()})
         rivals = rng.choice(len(self.population), min(self.sample_size, len(self.population)), replace=False)
-        parent = max((self.population[i] for i in rivals), key=lambda outcome: outcome.reward)
+        parent = max((self.population[i] for i in rivals), key=lambda outcome: outcome.worth)
         sample = dict(parent.candidate.sample)
         label = list(self.choices)[rng.integers(len(self.choices))]
         return Proposal({**sample, label: self._child(label, sample, rng)})
@@ -77,18 +77,27 @@ class SynoEvolution(SynoStrategy):
         return new[int(np.argmax(expected))]
 
     def observe(self, outcome: Outcome) -> None:
-        if outcome.reward is None:
+        if not outcome.worth.tier:
             return
-        self.population.append(outcome)
+        self._admit(outcome)
         for label, value in outcome.candidate.sample.items():
             if value != KEEP:
                 done = steps(self.choices[label].space, Operator.parse(value))
-                self._results.setdefault(label, []).append((done, outcome.reward))
+                self._results.setdefault(label, []).append((done, outcome.worth))
                 self._models.pop(label, None)
+
+    def _admit(self, outcome: Outcome) -> None:
+        """Take a member in, in the place of the oldest; one without a result never drives out one that has it."""
+        if len(self.population) >= self.population_size:
+            rejected = next((i for i, member in enumerate(self.population) if member.reward is None), None)
+            if rejected is None and outcome.reward is None:
+                return
+            del self.population[rejected or 0]
+        self.population.append(outcome)
 
     def _model(self, label: str) -> PrimitiveRegression | None:
         results = self._results.get(label)
         if results and label not in self._models:
             self._models[label] = PrimitiveRegression()
-            self._models[label].fit([done for done, _ in results], ranks([reward for _, reward in results]))
+            self._models[label].fit([done for done, _ in results], ranks([worth for _, worth in results]))
         return self._models.get(label)

@@ -21,11 +21,9 @@ from syno_nni.operator import Operator
 from syno_nni.operator.classics import conv2d
 from syno_nni.operator.cost import minimum_bytes
 from syno_nni.operator.expr import MergeLeft, MergeRight, Out, Shift, Split, Sum, Unfold
+from syno_nni.run.candidate import BASELINE, sample_id
 from syno_nni.run.config import ObjectiveConfig
-from syno_nni.run.records import Error
-from syno_nni.run.state import BASELINE
-
-from .outcome import sample_id
+from syno_nni.run.records import Error, OutcomeKind
 
 _CHANNELS, _SIDES = 1, (2, 3)
 _MACS_PER_MS, _BYTES_PER_MS, _MS_PER_STAGE = 2e7, 1e7, 0.02
@@ -35,7 +33,7 @@ _NORMAL = NormalDist()
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class SimulatedResult:
     """What a simulated trial comes to: ``metrics`` or an ``error``, and the ``seconds`` that it would have taken.
 
     ``value`` is the objective without noise, which no strategy sees.
@@ -66,9 +64,9 @@ class SyntheticLandscape:
         self.objective = objective or ObjectiveConfig()
         self.ruggedness, self.noise, self.failure_rate = ruggedness, noise, failure_rate
         self._conv = conv2d()
-        self._known: dict[str, Evaluation] = {}
+        self._known: dict[str, SimulatedResult] = {}
 
-    def __call__(self, sample: Mapping[str, str]) -> Evaluation:
+    def __call__(self, sample: Mapping[str, str]) -> SimulatedResult:
         """The same for equal samples, on every machine."""
         key = sample_id(sample)
         if key not in self._known:
@@ -76,18 +74,18 @@ class SyntheticLandscape:
             self._known[key] = self._evaluate(key, self._conv if key == BASELINE else Operator.parse(value))
         return self._known[key]
 
-    def _evaluate(self, key: str, op: Operator) -> Evaluation:
+    def _evaluate(self, key: str, op: Operator) -> SimulatedResult:
         macs, params = sum(map(op.macs, self.bindings)), sum(map(op.params, self.bindings))
         seconds = 20 + 40 * macs / sum(map(self._conv.macs, self.bindings))
         if key != BASELINE and self._uniform('fails', key) < self.failure_rate:
-            return Evaluation({}, seconds, -math.inf, Error(kind='died', message='so the landscape wants it'))
+            return SimulatedResult({}, seconds, -math.inf, Error(kind=OutcomeKind.DIED, message='so the landscape wants it'))
         accuracy, latency_ms, baseline_ms = self.accuracy(op), self.latency_ms(op), self.latency_ms(self._conv)
         measured = min(1.0, max(0.0, accuracy + self.noise * self._normal('accuracy', key)))
         measured_ms = latency_ms * math.exp(0.02 * self._normal('latency', key))
         metrics = {'default': self.objective.score(measured, measured_ms, baseline_ms), 'accuracy': measured,
                    'latency_ms': measured_ms, 'baseline_latency_ms': baseline_ms,
                    'speedup': baseline_ms / measured_ms, 'macs': macs, 'params': params}
-        return Evaluation(metrics, seconds, self.objective.score(accuracy, latency_ms, baseline_ms))
+        return SimulatedResult(metrics, seconds, self.objective.score(accuracy, latency_ms, baseline_ms))
 
     def accuracy(self, op: Operator) -> float:
         """The accuracy without noise, 0 to 1."""

@@ -14,7 +14,9 @@ Every choice of the model space has a tree: nodes are partial operators, edges c
   :mod:`.regression`). A completion costs milliseconds, an evaluation minutes.
 - *Virtual loss*: candidates in flight count as visits without reward, so that several proposals at once spread out.
 
-Rewards count by their rank among all results: neither their scale nor a few terrible operators matter.
+Results count by their rank among all: neither their scale nor a few terrible operators matter. What was rejected ranks
+below every result, and by how far it missed the limit; what failed ranks last. A neighbour of a good operator counts for
+the node it branches off from, as a completion does for its own.
 
 All statistics are functions of the history: a proposal changes none, and its path through the tree is noted in the
 journal. So a resumed search has the tree of an uninterrupted one.
@@ -29,11 +31,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from syno_nni.errors import ConfigError
-from syno_nni.nas.mutable import KEEP
 from syno_nni.operator import Operator
+from syno_nni.run.candidate import KEEP, Candidate, Outcome, Proposal
 
 from .base import SynoStrategy
-from .outcome import Candidate, Outcome, Proposal
 from .regression import Labels, PrimitiveRegression, construction, ranks, steps
 
 _TRIES = 40
@@ -43,21 +44,21 @@ _PARENTS = 5
 
 
 class Result(NamedTuple):
-    """An operator that was evaluated, with the labels of its construction steps."""
+    """An operator that was evaluated, with the labels of its construction steps; ``worth`` orders it among others."""
     operator: Operator
     labels: list[str]
-    reward: float
+    worth: Any
 
 
 @dataclass
 class Node:
-    """A partial operator. ``children``: the nodes one step on, by the step's label and their state's key. ``rewards`` are
-    the results below it; ``steps`` those of operators below it by the label of each construction step that they contain;
-    ``pending`` counts candidates in flight below it; ``ways`` is the number of steps from here, once known."""
+    """A partial operator. ``children``: the nodes one step on, by the step's label and their state's key. ``rewards``
+    are those of the results below it; ``steps`` those of operators below it by the label of each construction step that they
+    contain; ``pending`` counts candidates in flight below it; ``ways`` is the number of steps from here, once known."""
     state: Any
     children: dict[tuple[str, Any], Node] = field(default_factory=dict)
-    rewards: list[float] = field(default_factory=list)
-    steps: dict[str, list[float]] = field(default_factory=dict)
+    rewards: list[Any] = field(default_factory=list)
+    steps: dict[str, list[Any]] = field(default_factory=dict)
     pending: int = 0
     ways: int | None = None
 
@@ -90,54 +91,68 @@ class ConstructionTree:
         self.root = self._node(space.root)
         self._results: list[Result] = []
         self._regression: PrimitiveRegression | None = None
-        self._ranks: dict[float, float] = {}
+        self._ranks: dict[Any, float] = {}
 
     # --- proposing: changes no statistics ----------------------------------------------------------------------------
 
     def propose(self, rng: np.random.Generator, known: Callable[[str], bool]) -> tuple[str, list[int]] | None:
-        """A new formula and the path to the node from which it was completed; None if none was found."""
+        """A new formula and the path to the node from which it was built; None if none was found."""
         spent: set[int] = set()
         for _ in range(_TRIES):
             path = self._descend(spent)
             if path is None:
                 return None
-            node = self._along(path)[-1]
-            found = self._simulate(node.state, rng, known)
+            found = self._simulate(path, rng, known)
             if found is not None:
-                formula, below = found
-                return formula, path if below else []
-            spent.add(id(node))
+                return found
+            spent.add(id(self._along(path)[-1]))
         return None
 
-    def _simulate(self, state: Any, rng: np.random.Generator, known: Callable[[str], bool]) -> tuple[str, bool] | None:
-        """The most promising of some new operators, completions of a state and neighbours of the best, and whether it is
-        one of the former."""
-        found: dict[str, tuple[list[str], bool]] = {}
-        for op, below in self._simulations(state, rng):
+    def _simulate(self, path: list[int], rng: np.random.Generator,
+                  known: Callable[[str], bool]) -> tuple[str, list[int]] | None:
+        """The most promising of some new operators, completions of a node and neighbours of the best, and the path to
+        where it branches off."""
+        found: dict[str, tuple[list[str], list[int]]] = {}
+        for op, origin in self._simulations(path, rng):
             if str(op) not in found and not known(str(op)):
-                found[str(op)] = steps(self.space, op), below
+                found[str(op)] = steps(self.space, op), origin
         if not found:
             return None
         choice = list(found)[self._most_promising([labels for labels, _ in found.values()])]
         return choice, found[choice][1]
 
-    def _simulations(self, state: Any, rng: np.random.Generator) -> Iterator[tuple[Operator, bool]]:
+    def _simulations(self, path: list[int], rng: np.random.Generator) -> Iterator[tuple[Operator, list[int]]]:
+        state = self._along(path)[-1].state
         for n in range(self.playouts):
             op = self.space.complete(state, rng, thorough=False)
             if op is not None:
-                yield op, True
+                yield op, path
             elif not n:
                 return  # the state seems to lead nowhere: the descent goes on elsewhere
-        best = sorted((r for r in self._results if r.labels), key=lambda r: -r.reward)[:_PARENTS]
+        best = sorted((r for r in self._results if r.labels), key=lambda r: r.worth, reverse=True)[:_PARENTS]
         for _ in range(self.neighbours if best else 0):
-            yield self.space.mutate(best[int(rng.integers(len(best)))].operator, rng), False
+            parent = best[int(rng.integers(len(best)))].operator
+            op, kept = self.space.neighbour(parent, rng)
+            yield op, self._path_of(parent, kept)
+
+    def _path_of(self, op: Operator, length: int) -> list[int]:
+        """The path along the first steps of an operator's construction, as far as the tree has it."""
+        path, node, state = [], self.root, self.space.root
+        for action in construction(self.space, op)[:length]:
+            state = self.space.step(state, action)
+            places = {key: place for place, key in enumerate(node.children)}
+            if (action.label, state.key) not in places:
+                break
+            path.append(places[action.label, state.key])
+            node = node.children[action.label, state.key]
+        return path
 
     def _most_promising(self, operators: Sequence[Labels]) -> int:
         if not self._results:
             return 0
         if self._regression is None:
             self._regression = PrimitiveRegression()
-            self._regression.fit([r.labels for r in self._results], [self._ranks[r.reward] for r in self._results])
+            self._regression.fit([r.labels for r in self._results], [self._ranks[r.worth] for r in self._results])
         expected, uncertain = self._regression.predict(operators)
         return int(np.argmax(expected + self.curiosity * uncertain))
 
@@ -169,7 +184,7 @@ class ConstructionTree:
 
     def _promise(self, node: Node, labels: Sequence[str]) -> np.ndarray:
         """What operators with such a step were worth, 0..1: below this node, blended with the whole tree."""
-        def means(steps: dict[str, list[float]]) -> np.ndarray:
+        def means(steps: dict[str, list[Any]]) -> np.ndarray:
             return np.array([self._mean(steps.get(label, ())) for label in labels])
 
         everywhere = self.trust / (self.trust + len(node.rewards)) if self.trust else 0.0
@@ -180,11 +195,11 @@ class ConstructionTree:
         worth = (self._sum(child.rewards) + self.trust * promise) / (visits + self.trust)
         return worth + self.exploration * math.sqrt(math.log(parent.visits + 1) / visits)
 
-    def _sum(self, rewards: Iterable[float]) -> float:
-        return sum(self._ranks[reward] for reward in rewards)
+    def _sum(self, worths: Iterable[Any]) -> float:
+        return sum(self._ranks[worth] for worth in worths)
 
-    def _mean(self, rewards: Sequence[float]) -> float:
-        return self._sum(rewards) / len(rewards) if rewards else 0.5
+    def _mean(self, worths: Sequence[Any]) -> float:
+        return self._sum(worths) / len(worths) if worths else 0.5
 
     # --- learning ----------------------------------------------------------------------------------------------------
 
@@ -193,18 +208,19 @@ class ConstructionTree:
         for node in self._along(path):
             node.pending += change
 
-    def learn(self, path: Iterable[int], formula: str, reward: float) -> None:
-        """Take in the reward of the operator that was completed at the end of ``path``."""
+    def learn(self, path: Iterable[int], formula: str, worth: Any) -> None:
+        """Take in what the operator that was built from the end of ``path`` is worth: anything that orders it among all
+        others, such as a :class:`~syno_nni.run.candidate.Worth`."""
         op = Operator.parse(formula)
         labels = steps(self.space, op)
-        self._results.append(Result(op, labels, reward))
+        self._results.append(Result(op, labels, worth))
         self._regression = None
-        rewards = [r.reward for r in self._results]
-        self._ranks = {r: rank ** self.power for r, rank in zip(rewards, ranks(rewards))}
+        worths = [r.worth for r in self._results]
+        self._ranks = {w: rank ** self.power for w, rank in zip(worths, ranks(worths))}
         for node in {id(node): node for node in (*self._along(path), *self._construction(op))}.values():
-            node.rewards.append(reward)
+            node.rewards.append(worth)
             for label in set(labels):
-                node.steps.setdefault(label, []).append(reward)
+                node.steps.setdefault(label, []).append(worth)
 
     def _along(self, path: Iterable[int]) -> list[Node]:
         """The nodes on a path. One that another version wrote ends where it fits no more."""
@@ -264,6 +280,7 @@ class SynoMCTS(SynoStrategy):
                          'neighbours': neighbours, 'power': power, 'curiosity': curiosity}
         self.warm_up = warm_up
         self.best: Outcome | None = None
+        """The best result; while there is none, what was rejected by the smallest margin."""
         self._trees: dict[str, ConstructionTree] = {}
 
     def tree(self, label: str) -> ConstructionTree:
@@ -297,9 +314,8 @@ class SynoMCTS(SynoStrategy):
             if label in paths:
                 tree.expect(paths[label], -1)
             if formula != KEEP:
-                # By rank, a failure is as bad as the worst.
-                tree.learn(paths.get(label, ()), formula, -math.inf if outcome.reward is None else outcome.reward)
-        if outcome.reward is not None and (self.best is None or outcome.reward > self.best.reward):
+                tree.learn(paths.get(label, ()), formula, outcome.worth)
+        if outcome.worth.tier and (self.best is None or outcome.worth > self.best.worth):
             self.best = outcome
 
     def _paths(self, candidate: Candidate) -> dict[str, list[int]]:

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from syno_nni.run.candidate import Proposal
+
 from .base import SynoStrategy
-from .outcome import Proposal
 
 
 class SynoRandom(SynoStrategy):

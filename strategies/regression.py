@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import rankdata
@@ -38,9 +38,11 @@ def steps(space: OperatorSpace, op: Operator) -> list[str]:
     return [action.label for action in construction(space, op)]
 
 
-def ranks(rewards: Sequence[float]) -> list[float]:
-    """The rank of every reward among all, from 0 to 1: neither their scale nor a few terrible ones matter."""
-    return ((rankdata(rewards) - 0.5) / len(rewards)).tolist()
+def ranks(worths: Sequence[Any]) -> list[float]:
+    """The rank of each of several ordered things (rewards, or :class:`~syno_nni.run.candidate.Worth`) among all, from 0
+    to 1: neither their scale nor a few terrible ones matter."""
+    order = {worth: number for number, worth in enumerate(sorted(set(worths)))}
+    return ((rankdata([order[worth] for worth in worths]) - 0.5) / len(worths)).tolist()
 
 
 class PrimitiveRegression:
@@ -53,9 +55,11 @@ class PrimitiveRegression:
     def __init__(self, prior: float = 5.0) -> None:
         self.prior = prior
         self._names: dict[str, int] = {}
-        self._mean = self._scale = self._dual = np.zeros(0)
-        self._rows = np.zeros((0, 0))
-        self._inverse = np.zeros((0, 0))
+        self._mean: np.ndarray = np.zeros(0)
+        self._scale: np.ndarray = np.zeros(0)
+        self._dual: np.ndarray = np.zeros(0)
+        self._rows: np.ndarray = np.zeros((0, 0))
+        self._inverse: np.ndarray = np.zeros((0, 0))
         self._offset = 0.5
 
     def fit(self, operators: Sequence[Labels], rewards: Sequence[float]) -> None:

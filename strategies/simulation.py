@@ -17,14 +17,14 @@ from nni.nas.space import ExecutableModelSpace, ModelStatus, SimplifiedModelSpac
 from syno_nni.errors import EngineError
 from syno_nni.nas.mutable import OperatorChoice
 
-from .landscape import Evaluation
+from .landscape import SimulatedResult
 
 
 @dataclass(frozen=True)
-class Trial:
+class SimulatedTrial:
     """A simulated trial that ended ``at_s`` seconds after the search began."""
     sample: Mapping[str, str]
-    evaluation: Evaluation
+    result: SimulatedResult
     at_s: float
 
 
@@ -35,32 +35,32 @@ class SimulatedEngine(ExecutionEngine):
     :attr:`finished` holds what ended, in that order.
     """
 
-    def __init__(self, evaluate: Callable[[Mapping[str, str]], Evaluation], trials: int, workers: int = 1) -> None:
+    def __init__(self, evaluate: Callable[[Mapping[str, str]], SimulatedResult], trials: int, workers: int = 1) -> None:
         super().__init__()
         self.evaluate, self.trials, self.workers = evaluate, trials, workers
         self.now_s = 0.0
-        self.finished: list[Trial] = []
+        self.finished: list[SimulatedTrial] = []
         self._models: list[ExecutableModelSpace] = []
-        self._running: list[tuple[float, int, ExecutableModelSpace, Evaluation]] = []
+        self._running: list[tuple[float, int, ExecutableModelSpace, SimulatedResult]] = []
 
     def submit_models(self, *models: ExecutableModelSpace) -> None:
         for model in models:
             if not self.budget_available():
                 raise EngineError(f'the simulation has a budget of {self.trials} trials, and got one more')
             self._models.append(model)
-            evaluation = self.evaluate(model.sample)
-            heapq.heappush(self._running, (self.now_s + evaluation.seconds, len(self._models), model, evaluation))
+            result = self.evaluate(model.sample)
+            heapq.heappush(self._running, (self.now_s + result.seconds, len(self._models), model, result))
             # At once, not when the strategy waits: NNI's strategies wait by the wall clock.
             while self._running and (len(self._running) >= self.workers or not self.budget_available()):
                 self._end_one()
 
     def _end_one(self) -> None:
-        self.now_s, _, model, evaluation = heapq.heappop(self._running)
-        self.finished.append(Trial(dict(model.sample), evaluation, self.now_s))
-        if evaluation.error is None:
-            self.dispatch_model_event(FinalMetricEvent(model, dict(evaluation.metrics)))
+        self.now_s, _, model, result = heapq.heappop(self._running)
+        self.finished.append(SimulatedTrial(dict(model.sample), result, self.now_s))
+        if result.error is None:
+            self.dispatch_model_event(FinalMetricEvent(model, dict(result.metrics)))
         self.dispatch_model_event(
-            TrainingEndEvent(model, ModelStatus.Failed if evaluation.error else ModelStatus.Trained))
+            TrainingEndEvent(model, ModelStatus.Failed if result.error else ModelStatus.Trained))
 
     def idle_worker_available(self) -> bool:
         return True

@@ -26,15 +26,15 @@ from nni.tuner import Tuner
 from syno_nni.errors import ConfigError, JournalError
 from syno_nni.nas import patches  # formulas hold what NNI takes for comments
 from syno_nni.nas.messages import trial_parameters
+from syno_nni.run.candidate import Candidate, Outcome
 from syno_nni.run.config import SearchConfig
 from syno_nni.run.directory import open_run
 from syno_nni.run.journal import JOURNAL_FILE
 from syno_nni.run.nnictl_file import tuner_config
-from syno_nni.run.records import Ended
+from syno_nni.run.records import Ended, OutcomeKind
 
 if TYPE_CHECKING:
     from .base import SynoStrategy
-    from .outcome import Candidate
 
 _log = logging.getLogger(__name__)
 
@@ -89,11 +89,10 @@ class SynoTuner(Tuner):
     def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
         candidate = self._by_parameter.pop(parameter_id, None)
         if candidate is not None and candidate.id in self._open:
-            from .outcome import Outcome
+            why = ((OutcomeKind.INVALID_METRIC, 'the trial ended without a final metric') if success else
+                   (OutcomeKind.DIED, 'the trial ended without a report; see its log'))
             del self._open[candidate.id]
-            self._search().tell(
-                Outcome.failed(candidate, 'invalid-metric', 'the trial ended without a final metric') if success else
-                Outcome.failed(candidate, 'died', 'the trial ended without a report; see its log'))
+            self._search().tell(Outcome.failed(candidate, *why))
 
     def import_data(self, data: list[Any]) -> None:
         """Results of trials that NNI ran again after ``nnictl resume``; those in the journal are known already."""
@@ -103,7 +102,6 @@ class SynoTuner(Tuner):
 
     def _conclude(self, candidate: Candidate, value: Any) -> None:
         if self._open.pop(candidate.id, None) is not None:
-            from .outcome import Outcome
             self._search().tell(Outcome.judge(candidate, value))
 
     def _take_in_imported(self) -> None:

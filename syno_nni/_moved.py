@@ -22,6 +22,7 @@ MOVED = {
     'syno_nni.plan.concrete': 'syno_nni.operator.concrete',
     'syno_nni.run_state': 'syno_nni.run.state',
     'syno_nni.run_directory': 'syno_nni.run.directory',
+    'syno_nni.strategies.outcome': 'syno_nni.run.candidate',
     'syno_nni.nas.experiment': 'syno_nni.search.run',
     'syno_nni.nas.verification': 'syno_nni.plan.verification',
     'syno_nni.search_spaces.assign': 'syno_nni.search_spaces.retrofit.knapsack',

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-from syno_nni.run.records import Finished, Header, Record, Resumed, Submitted
-from syno_nni.run.state import BASELINE, Candidate, RunState
+from syno_nni.run.candidate import BASELINE
+from syno_nni.run.records import Finished, Header, OutcomeKind, Record, Resumed, Submitted
+from syno_nni.run.state import RunState, Trial
 from syno_nni.text import one_line, shorten
 
 _WIDTH = 118
@@ -50,12 +51,12 @@ class Progress:
         self._bar.refresh()
 
 
-def outcome_line(candidate: Candidate, state: RunState, total: int) -> str:
+def outcome_line(candidate: Trial, state: RunState, total: int) -> str:
     """One line: number, accuracy, latency, speedup and the formula, shortened; or why it failed."""
     what = 'original' if candidate.id == BASELINE else f'{candidate.number:3d}/{total}'
     if candidate.status == 'failed':
         reason = f'{candidate.error.kind}: {one_line(candidate.error.message)}' if candidate.error else ''
-        failed = '' if candidate.error and candidate.error.kind == 'rejected' else 'failed, '
+        failed = '' if candidate.error and candidate.error.kind == OutcomeKind.REJECTED else 'failed, '
         return shorten(f'{what:>8}  {failed}{reason}', _WIDTH)
     m = candidate.metrics
     numbers = [f'acc {100 * m["accuracy"]:5.1f} %'] if 'accuracy' in m else []

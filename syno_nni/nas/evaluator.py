@@ -21,15 +21,17 @@ from syno_nni.data.datasets import Splits, load_data
 from syno_nni.measure.latency import measure_pair
 from syno_nni.plan.layer import SynthesizedLayer
 from syno_nni.plan.verification import check_layers
-from syno_nni.run.config import SearchConfig
+from syno_nni.run.candidate import Miss
+from syno_nni.run.config import ObjectiveConfig, SearchConfig
 
 from .profiler import count_macs, count_params
-from .stages import PENALTY, Progress, Reference, Rejected, gradient_norm
-from .time_limit import TrialTimeout, time_limit
+from .stages import Reference, Rejected, StageLog, gradient_norm
+from .time_limit import time_limit
 from .training import Stop, accuracy, fit
 
 _log = logging.getLogger(__name__)
-_LONGEST_MESSAGE = 500
+_LONGER, _NEAR, _MOST_ROUNDS = 4, 1.03, 200
+# A measurement near a limit is taken again, that many times longer.
 _FIRST = ('accuracy', 'latency_ms', 'speedup', 'macs', 'params')
 # The web UI lists metrics in this order.
 
@@ -40,11 +42,12 @@ class OperatorEvaluator(Evaluator):
 
     It reports ``default`` (the objective, to be maximised), ``accuracy`` (0 to 1, on the validation split),
     ``latency_ms``, ``baseline_latency_ms``, ``speedup``, ``macs``, ``params``, and as evidence ``loss``,
-    ``speedup_sure`` (which the objective goes by: noise must not win), ``speedup_low`` and ``speedup_high`` (quartiles),
-    ``noisy`` (0 or 1), ``gradient_norm``, ``proxy_accuracy`` if there was a short training, and the seconds of every
-    stage (``train_seconds``, ...). An evaluation that fails reports ``failure`` (``timeout`` or ``exception``) and a
-    ``message``, so that the strategy learns why, and raises. A candidate that is rejected half-way reports ``failure``
-    ``rejected``, the ``stage``, and what is known by then.
+    ``speedup_sure`` (which objective and limits go by: noise must not win), ``speedup_low`` and ``speedup_high``
+    (quartiles), ``noisy`` (0 or 1), ``measured_again`` (1 if the first measurement was too near a limit),
+    ``gradient_norm``, ``proxy_accuracy`` if there was a short training, and the seconds of every stage
+    (``train_seconds``, ...). An evaluation that fails reports a :class:`~syno_nni.run.candidate.Failure`, so that the
+    strategy learns why, and raises. A candidate that is rejected half-way reports one too, with the ``stage``, by how many
+    doublings it ``missed_by`` the limit, and what is known by then.
 
     Args:
         config: a resolved experiment file, as ``SearchConfig.to_dict`` returns it. NNI sends it to every trial, so
@@ -55,7 +58,7 @@ class OperatorEvaluator(Evaluator):
         self.config = SearchConfig.from_dict(config)
         self.reference = Reference()
         """What the original model reached; the strategy sets it once it knows."""
-        self._progress = Progress()
+        self._log = StageLog()
 
     def extra_repr(self) -> str:
         return f'model={self.config.model.name!r}, data={self.config.data.name!r}'
@@ -89,19 +92,22 @@ class OperatorEvaluator(Evaluator):
         Raises:
             Rejected: a stage found that the rest is not worth while.
         """
-        config, progress = self.config, Progress()
-        self._progress = progress
+        config, log = self.config, StageLog()
+        self._log = log
         kept = not any(isinstance(m, SynthesizedLayer) for m in model.modules())
         example = torch.randn(config.latency.batch_size, config.data.channels, *[config.data.image_size] * 2)
-        with progress.running('size') as known:
+        with log.running('size') as known:
             known |= {'macs': count_macs(model, example[:1]), 'params': count_params(model)}
             _reject_if(config.objective.too_large(known['macs'], known['params']), kept)
-        with progress.running('latency') as known:
+        with log.running('latency') as known:
             known |= self._latencies(model, example, kept)
-            _reject_if(config.objective.too_slow(known['latency_ms'], known['speedup']), kept)
-        with progress.running('proxy') as known:
+            if not kept and hangs_on_noise(config.objective, known):
+                known |= self._latencies(model, example, kept, longer=_LONGER)
+                known['measured_again'] = 1
+            _reject_if(config.objective.too_slow(sure_latency_ms(known), known['speedup_sure']), kept)
+        with log.running('proxy') as known:
             self._proxy(model, known, kept)
-        with progress.running('train') as known:
+        with log.running('train') as known:
             known |= self._fit(model, report=nni.get_current_parameter() is not None, stop=self._stop(kept))
         # The speedup of rounds in turns is steadier than the ratio of two medians, so the objective goes by it.
         latency_ms = known['latency_ms']
@@ -133,7 +139,8 @@ class OperatorEvaluator(Evaluator):
         known['gradient_norm'] = round(gradient_norm(model.cpu(), x, y), 6)
         if not recipe.proxy_epochs:
             return
-        few = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(recipe.seed))
+        few = torch.randperm(len(data.train),  # type: ignore[arg-type]
+                              generator=torch.Generator().manual_seed(recipe.seed))
         train = Subset(data.train, few[:recipe.proxy_samples].tolist())
         short = recipe.model_copy(update={'epochs': recipe.proxy_epochs})
         known['proxy_accuracy'] = fit(model, short, train, data.val, num_classes=data.num_classes,
@@ -141,7 +148,7 @@ class OperatorEvaluator(Evaluator):
         if not kept:
             self.reference.check_proxy(known['proxy_accuracy'], recipe.stop_below)
 
-    def _latencies(self, model: nn.Module, example: torch.Tensor, kept: bool) -> dict[str, Any]:
+    def _latencies(self, model: nn.Module, example: torch.Tensor, kept: bool, longer: int = 1) -> dict[str, Any]:
         latency = self.config.latency
         baseline = model if kept else create_backbone(
             self.config.model.name, **{**self.config.model.kwargs, 'pretrained': False},
@@ -151,7 +158,8 @@ class OperatorEvaluator(Evaluator):
         # In the form in which they would be deployed: what depends on weights alone is computed ahead.
         pair = measure_pair(reparameterize_model(model.cpu()), reparameterize_model(baseline.cpu()), example,
                             threads=latency.threads, warmup=latency.warmup, min_rounds=latency.min_rounds,
-                            seconds=latency.seconds, runtime=latency.runtime)
+                            max_rounds=max(_MOST_ROUNDS, latency.min_rounds) * longer,
+                            seconds=latency.seconds * longer, runtime=latency.runtime)
         if kept:  # measured against itself: one number, not two with noise between them
             ms = round(pair.baseline.median_ms, 4)
             return {'latency_ms': ms, 'baseline_latency_ms': ms, 'speedup': 1.0, 'speedup_sure': 1.0,
@@ -163,29 +171,34 @@ class OperatorEvaluator(Evaluator):
 
     def _reporting(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Run ``work`` within the time limit and report to NNI what comes of it."""
-        in_trial, self._progress = nni.get_current_parameter() is not None, Progress()
+        in_trial, self._log = nni.get_current_parameter() is not None, StageLog()
         try:
             with time_limit(self.config.max_trial_duration):
                 metrics = work()
         except Rejected as why:
-            metrics = {'default': PENALTY, **self._progress.rejection(why)}
+            metrics = self._log.failure(why).report()
         except Exception as error:
             if in_trial:
-                # `default` too: NNI's listener dies of a metric without it.
-                nni.report_final_result({'default': PENALTY, **self._progress.metrics, **describe(error)})
+                nni.report_final_result(self._log.failure(error).report())
             raise
         if in_trial:
             nni.report_final_result(metrics)
         return metrics
 
 
-def _reject_if(reason: str | None, kept: bool) -> None:
-    if reason is not None and not kept:
-        raise Rejected(reason)
+def sure_latency_ms(known: Mapping[str, Any]) -> float:
+    """The latency that a measurement vouches for, as ``speedup_sure`` does for the speedup."""
+    return max(known['latency_ms'], known['baseline_latency_ms'] / known['speedup_sure'])
 
 
-def describe(error: Exception) -> dict[str, str]:
-    """The part of a report that says why an evaluation failed."""
-    message = ' '.join(f'{type(error).__name__}: {error}'.split())
-    return {'failure': 'timeout' if isinstance(error, TrialTimeout) else 'exception',
-            'message': message if len(message) <= _LONGEST_MESSAGE else f'{message[:_LONGEST_MESSAGE]}...'}
+def hangs_on_noise(objective: ObjectiveConfig, known: Mapping[str, Any]) -> bool:
+    """Whether a limit of speed lies so near that a longer measurement might decide otherwise: within the confidence
+    interval, or within 3 % of it."""
+    sure, hopeful = known['speedup_sure'] / _NEAR, known['speedup'] ** 2 / known['speedup_sure'] * _NEAR
+    return len({objective.too_slow(known['baseline_latency_ms'] / speedup, speedup) is None
+                for speedup in (sure, hopeful)}) == 2
+
+
+def _reject_if(miss: Miss | None, kept: bool) -> None:
+    if miss is not None and not kept:
+        raise Rejected(miss)

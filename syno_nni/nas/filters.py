@@ -11,8 +11,7 @@ from nni.nas.profiler import Profiler
 from nni.nas.space import ExecutableModelSpace
 from nni.nas.strategy.middleware import Filter
 
-from .mutable import KEEP
-from .stages import PENALTY
+from syno_nni.run.candidate import KEEP, Failure
 
 
 class ProfilerFilter(Filter):
@@ -22,7 +21,8 @@ class ProfilerFilter(Filter):
 
     Args:
         profilers: by the name under which their values are reported.
-        complaint: from those values to the reason for a rejection, or None.
+        complaint: from those values to the reason for a rejection, or None. With a
+            :class:`~syno_nni.run.candidate.Miss` strategies learn how far the candidate was from the limit, too.
         patience: after how many rejections in a row the search ends.
     """
 
@@ -41,6 +41,5 @@ class ProfilerFilter(Filter):
 
     def _passes(self, model: ExecutableModelSpace) -> bool:
         values, reason = self.reason(model.sample)
-        self.metric_for_invalid = None if reason is None else {
-            'default': PENALTY, **values, 'failure': 'rejected', 'stage': 'size', 'message': reason}
+        self.metric_for_invalid = None if reason is None else Failure.rejection(reason, 'size', values).report()
         return reason is None

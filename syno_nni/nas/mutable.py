@@ -14,14 +14,13 @@ from nni.mutable.utils import auto_label
 
 from syno_nni.errors import SpaceError, SynoError
 from syno_nni.operator import Operator
+from syno_nni.run.candidate import KEEP
 
 from . import patches  # noqa: F401 - formulas hold what NNI takes for comments
 
 if TYPE_CHECKING:
     from syno_nni.synthesis.space import OperatorSpace
 
-KEEP = 'keep'
-"""The value that leaves the original layers where they are: the baseline is a member of every space."""
 GRID_LIMIT = 64
 """Most values that a grid over an unbounded space lists."""
 

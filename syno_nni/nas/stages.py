@@ -9,8 +9,9 @@ train   the full training, stopped when it falls behind the original model's lea
 """
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,14 +20,23 @@ import torch
 from torch import Tensor, nn
 
 from syno_nni.modes import training
+from syno_nni.run.candidate import Failure, Miss
+from syno_nni.run.records import OutcomeKind
+
+from .time_limit import TrialTimeout
+
+_LEAST = 0.01
 
 STAGES = ('size', 'latency', 'proxy', 'train')
-PENALTY = 0.0
-"""The objective that NNI is told for a candidate without a result."""
 
 
 class Rejected(Exception):
     """A candidate is not worth any further work: no failure, but a result."""
+
+    def __init__(self, reason: str) -> None:
+        # A Miss says by how far, too.
+        super().__init__(reason)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -39,18 +49,24 @@ class Reference:
     def check_proxy(self, accuracy: float, margin: float | None) -> None:
         """Raise :class:`Rejected` when the short training fell behind by more than ``margin`` (None: never)."""
         if margin is not None and self.proxy_accuracy is not None and accuracy < self.proxy_accuracy - margin:
-            raise Rejected(f'accuracy {accuracy:.4f} after the short training, the original model has '
-                           f'{self.proxy_accuracy:.4f} (evaluation.stopBelow {margin:g})')
+            raise Rejected(Miss(f'accuracy {accuracy:.4f} after the short training, the original model has '
+                                f'{self.proxy_accuracy:.4f} (evaluation.stopBelow {margin:g})',
+                                _shortfall(accuracy, self.proxy_accuracy - margin)))
 
-    def behind(self, epoch: int, accuracy: float, margin: float | None) -> str | None:
+    def behind(self, epoch: int, accuracy: float, margin: float | None) -> Miss | None:
         """Why to stop after ``epoch`` (counted from 0), or None."""
         if margin is None or epoch >= len(self.curve) or accuracy >= self.curve[epoch] - margin:
             return None
-        return (f'accuracy {accuracy:.4f} after epoch {epoch + 1}, the original model had {self.curve[epoch]:.4f} '
-                f'(evaluation.stopBelow {margin:g})')
+        return Miss(f'accuracy {accuracy:.4f} after epoch {epoch + 1}, the original model had {self.curve[epoch]:.4f} '
+                    f'(evaluation.stopBelow {margin:g})', _shortfall(accuracy, self.curve[epoch] - margin))
 
 
-class Progress:
+def _shortfall(accuracy: float, wanted: float) -> float:
+    """How far an accuracy is below the wanted one, in doublings; one of 0 is as bad as one of 1 %."""
+    return math.log2(max(wanted, _LEAST) / max(accuracy, _LEAST))
+
+
+class StageLog:
     """The metrics known so far, with the seconds that each stage took, and the stage that is going on."""
 
     def __init__(self) -> None:
@@ -66,9 +82,12 @@ class Progress:
         finally:
             self.metrics[f'{stage}_seconds'] = round(time.monotonic() - started, 2)
 
-    def rejection(self, why: Rejected) -> Mapping[str, Any]:
-        """The report of a rejected candidate."""
-        return {**self.metrics, 'failure': 'rejected', 'stage': self.stage, 'message': str(why)}
+    def failure(self, error: Exception) -> Failure:
+        """What to report when ``error`` ends the evaluation."""
+        if isinstance(error, Rejected):
+            return Failure.rejection(error.reason, self.stage, self.metrics)
+        kind = OutcomeKind.TIMEOUT if isinstance(error, TrialTimeout) else OutcomeKind.EXCEPTION
+        return Failure.of(kind, f'{type(error).__name__}: {error}', self.metrics)
 
 
 def gradient_norm(model: nn.Module, x: Tensor, y: Tensor) -> float:

@@ -2,10 +2,10 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
+
+from syno_nni.atomic import write_whole
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -21,12 +21,6 @@ def remember(path: Path, key: str, value: Any) -> None:
     """Add an entry. The file is replaced as a whole; one that cannot be written stays as it is."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile('w', dir=path.parent, delete=False) as file:
-            try:
-                json.dump({**read(path), key: value}, file)
-                file.flush()
-                os.replace(file.name, path)
-            except OSError:
-                os.unlink(file.name)
+        write_whole(path, json.dumps({**read(path), key: value}))
     except OSError:
         pass

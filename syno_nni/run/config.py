@@ -24,6 +24,8 @@ from syno_nni.data.config import DataConfig
 from syno_nni.errors import ConfigError
 from syno_nni.schema import Count, Duration, Fraction, Positive, Section, Text, Weight, Whole, Words
 
+from .candidate import Miss
+
 DEFAULT_CONFIG = 'quickstart.yml'
 """The packaged experiment file (in ``examples/``) that ``syno-nni search`` runs when it gets none."""
 MAX_FILE_BYTES = 1 << 20
@@ -162,19 +164,22 @@ class ObjectiveConfig(Section):
         score -= self.min_accuracy is not None and accuracy < self.min_accuracy
         return score
 
-    def too_large(self, macs: float, params: float) -> str | None:
-        """Why a model of this size is out of bounds, or None."""
+    def too_large(self, macs: float, params: float) -> Miss | None:
+        """Why a model of this size is out of bounds, and by how far, or None."""
         for name, value, limit in (('MACs', macs, self.max_macs), ('parameters', params, self.max_params)):
             if limit is not None and value > limit:
-                return f'{value:.0f} {name}, allowed are {limit} (objective.max{"Macs" if name == "MACs" else "Params"})'
+                return Miss(f'{value:.0f} {name}, allowed are {limit} '
+                            f'(objective.max{"Macs" if name == "MACs" else "Params"})', math.log2(value / limit))
         return None
 
-    def too_slow(self, latency_ms: float, speedup: float) -> str | None:
-        """Why a model of this speed is out of bounds, or None."""
+    def too_slow(self, latency_ms: float, speedup: float) -> Miss | None:
+        """Why a model of this speed is out of bounds, and by how far, or None."""
         if self.max_latency_ms is not None and latency_ms > self.max_latency_ms:
-            return f'{latency_ms:.3g} ms, allowed are {self.max_latency_ms:g} (objective.maxLatencyMs)'
+            return Miss(f'{latency_ms:.3g} ms, allowed are {self.max_latency_ms:g} (objective.maxLatencyMs)',
+                        math.log2(latency_ms / self.max_latency_ms))
         if self.min_speedup is not None and speedup < self.min_speedup:
-            return f'speedup {speedup:.3g}, wanted are {self.min_speedup:g} (objective.minSpeedup)'
+            return Miss(f'speedup {speedup:.3g}, wanted are {self.min_speedup:g} (objective.minSpeedup)',
+                        math.log2(self.min_speedup / speedup))
         return None
 
 

@@ -14,6 +14,7 @@ import re
 import time
 from pathlib import Path
 
+from syno_nni.atomic import write_whole
 from syno_nni.environment import environment
 from syno_nni.errors import ConfigError, JournalError
 
@@ -151,6 +152,6 @@ def _holds_this_run(run_dir: Path) -> str:
 
 def _write_config(config: SearchConfig, run_dir: Path) -> None:
     try:
-        (run_dir / CONFIG_FILE).write_text(config.to_yaml(), encoding='utf-8')
+        write_whole(run_dir / CONFIG_FILE, config.to_yaml())
     except OSError as error:
         raise JournalError(f'{run_dir / CONFIG_FILE}: cannot write: {error.strerror}') from None

@@ -16,10 +16,9 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -85,18 +84,6 @@ class Journal:
             self.state.apply(record)
             self.records.append(record)
             self._tell(record)
-
-    def write(self, fields: Mapping[str, Any]) -> None:
-        """:meth:`append` for a record given as a dict; ``time`` is filled in.
-
-        Raises:
-            JournalError: also when ``fields`` make no record (see :mod:`syno_nni.run.records`).
-        """
-        try:
-            record = PARSER.validate_python(dict(fields))
-        except ValidationError as error:
-            raise JournalError(f'{self.path}: not a record: {_first_error(error)}') from None
-        self.append(record)
 
     def _tell(self, record: Record) -> None:
         if self._listener is None:
@@ -234,7 +221,11 @@ def _sync_directory(directory: Path) -> None:
 
 
 class _RunLock:
-    """The exclusive ``flock`` of a run directory."""
+    """The exclusive ``flock`` of a run directory.
+
+    Not the one of the ``filelock`` package: that truncates the file before it has the lock, so nobody could say any more
+    which process holds it, and a holder on another host, whom network file systems may not lock out, would not be seen.
+    """
 
     def __init__(self, path: Path) -> None:
         try:

@@ -8,7 +8,7 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .state import Candidate, RunState
+from .state import RunState, Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,7 +106,7 @@ def _convergence(axes: Axes, state: RunState) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _xy(candidates: list[Candidate], state: RunState) -> tuple[list[float], list[float]]:
+def _xy(candidates: list[Trial], state: RunState) -> tuple[list[float], list[float]]:
     return [state.latency_ms(c) for c in candidates], [100 * c.metrics['accuracy'] for c in candidates]
 
 
@@ -122,14 +122,14 @@ def _frame(axes: Axes, x: list[float], y: list[float]) -> None:
     axes.set_ylim(low - 0.15 * room, min(high + 0.2 * room, 100 + 0.04 * room))
 
 
-def _labelled(front: list[Candidate]) -> list[Candidate]:
+def _labelled(front: list[Trial]) -> list[Trial]:
     """At most six points of the front, evenly chosen, so that labels do not crowd."""
     if len(front) <= 6:
         return front
     return [front[round(i * (len(front) - 1) / 5)] for i in range(6)]
 
 
-def _label(axes: Axes, candidate: Candidate, x: float, y: float, *, above: bool) -> None:
+def _label(axes: Axes, candidate: Trial, x: float, y: float, *, above: bool) -> None:
     speedup = candidate.metrics.get('speedup')
     text = candidate.id[:6] + (f' {speedup:.2f}x' if speedup else '')
     axes.annotate(text, (x, y), xytext=(-5, 7 if above else -13), textcoords='offset points', ha='right',

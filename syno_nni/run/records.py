@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time as clock
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter
@@ -33,9 +34,22 @@ Metrics = Annotated[dict[str, JsonValue], BeforeValidator(_plain), AfterValidato
 """``default`` (what the search maximises), ``accuracy``, ``latency_ms``, ``baseline_latency_ms``, ``speedup``,
 ``macs``, ``params``, and whatever else a trial reports."""
 
-ErrorKind = Literal['exception', 'timeout', 'died', 'invalid-metric', 'rejected', 'lost']
-"""Why a candidate has no result: its evaluation raised, took too long, or its process vanished; its metrics are
-unusable; a stage of its evaluation found it not worth the next; or the search was killed three times while it ran."""
+
+class OutcomeKind(StrEnum):
+    """How an evaluation ends."""
+    SUCCEEDED = 'succeeded'
+    EXCEPTION = 'exception'
+    """It raised."""
+    TIMEOUT = 'timeout'
+    """It took too long."""
+    DIED = 'died'
+    """Its process vanished."""
+    INVALID_METRIC = 'invalid-metric'
+    """Its metrics are unusable."""
+    REJECTED = 'rejected'
+    """A stage found the candidate not worth the next: a result of the search, though without an objective."""
+    LOST = 'lost'
+    """The search was killed again and again while it ran."""
 
 
 Number = Annotated[int, Field(ge=0)]
@@ -94,10 +108,16 @@ class Abandoned(_Record):
     id: str
 
 
+def _no_success(kind: OutcomeKind) -> OutcomeKind:
+    if kind == OutcomeKind.SUCCEEDED:
+        raise ValueError('an error is of another kind than succeeded')
+    return kind
+
+
 class Error(BaseModel):
-    """Why a candidate failed."""
+    """Why a candidate has no result."""
     model_config = ConfigDict(frozen=True, extra='ignore')
-    kind: ErrorKind
+    kind: Annotated[OutcomeKind, AfterValidator(_no_success)]
     message: str = ''
 
 

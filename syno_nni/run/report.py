@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import base64
 import html
-import os
 import shlex
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from syno_nni.atomic import write_whole
 from syno_nni.errors import JournalError
 from syno_nni.text import columns, duration, one_line, quantity
 
 from .config import SearchConfig
 from .plots import convergence_png, latency_conditions, pareto_png
 from .stage_costs import rank_correlations, rejected_by, stage_costs
-from .state import Candidate, RunState
+from .state import RunState, Trial
 
 _HEAD = ('candidate', 'val. accuracy', 'latency ms', 'speedup', 'MACs', 'params', 'formula')
 _NUMBERS = range(1, 6)
@@ -38,7 +37,10 @@ def write_report(state: RunState, run_dir: Path) -> list[Path]:
                 convergence)
     paths = [run_dir / name for name in REPORT_FILES]
     for path, content in zip(paths, contents, strict=True):
-        _replace(path, content)
+        try:
+            write_whole(path, content)
+        except OSError as error:
+            raise JournalError(f'{path}: cannot write the report: {error.strerror}') from None
     return paths
 
 
@@ -97,12 +99,12 @@ def _stages(state: RunState) -> list[str]:
     return parts
 
 
-def _shown(state: RunState) -> list[Candidate]:
+def _shown(state: RunState) -> list[Trial]:
     best = [state.best] if state.best is not None and state.best not in state.front else []
     return [*([state.baseline] if state.baseline else []), *state.front, *best]
 
 
-def _cells(candidate: Candidate, state: RunState) -> tuple[str, ...]:
+def _cells(candidate: Trial, state: RunState) -> tuple[str, ...]:
     m = candidate.metrics
     star = ' *' if candidate is state.best else ''
     noisy = ' ~' if m.get('noisy') else ''
@@ -113,7 +115,7 @@ def _cells(candidate: Candidate, state: RunState) -> tuple[str, ...]:
             formula)
 
 
-def _remarks(state: RunState, listed: list[Candidate]) -> Iterator[str]:
+def _remarks(state: RunState, listed: list[Trial]) -> Iterator[str]:
     baseline, best = state.baseline, state.best
     if best is None:
         yield 'No operator was evaluated successfully.'
@@ -207,18 +209,3 @@ def _html_rows(head: tuple[str, ...], rows: Any, numbers: Any = ()) -> str:
         return f'<tr>{"".join(parts)}</tr>'
     body = '\n'.join(row('td', cells) for cells in rows)
     return f'<div class="scroll"><table><thead>{row("th", head)}</thead><tbody>\n{body}\n</tbody></table></div>'
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that readers see the old one or the new one, never a part."""
-    temporary = None
-    try:
-        file, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-        with os.fdopen(file, 'wb') as out:
-            out.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise JournalError(f'{path}: cannot write the report: {error.strerror}') from None

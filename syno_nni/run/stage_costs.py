@@ -4,7 +4,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
-from .state import Candidate, RunState
+from .state import RunState, Trial
 
 _SECONDS = '_seconds'
 _PREDICTORS = ('proxy_accuracy', 'gradient_norm', 'params', 'macs')
@@ -27,8 +27,8 @@ def stage_costs(state: RunState) -> list[StageCost]:
     operators = state.operators
     names = dict.fromkeys(key.removesuffix(_SECONDS) for c in operators for key in c.metrics if key.endswith(_SECONDS))
     for candidate in operators:
-        if rejected_by(candidate) is not None:
-            names.setdefault(rejected_by(candidate))
+        if (stage := rejected_by(candidate)) is not None:
+            names.setdefault(stage)
     rows = []
     for name in sorted(names, key=_order):
         rejected = [c for c in operators if rejected_by(c) == name]
@@ -44,11 +44,9 @@ def _order(name: str) -> tuple[int, str]:
     return (known.index(name) if name in known else len(known)), name
 
 
-def rejected_by(candidate: Candidate) -> str | None:
+def rejected_by(candidate: Trial) -> str | None:
     """The stage that rejected a candidate, or None."""
-    if candidate.error is None or candidate.error.kind != 'rejected':
-        return None
-    return str(candidate.metrics.get('stage', 'size'))
+    return candidate.outcome.stage if candidate.outcome else None
 
 
 def rank_correlations(state: RunState) -> dict[str, tuple[float, int]]:

@@ -1,40 +1,69 @@
 """What a run knows: the journal's records, replayed in order into one state."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from syno_nni.errors import JournalError
 
+from .candidate import BASELINE, Candidate, Outcome
 from .records import Abandoned, Ended, Error, Finished, Header, Intermediate, Record, Resumed, Submitted, Tested
-
-BASELINE = 'baseline'
-"""The id of the candidate that keeps every layer: the original model."""
 
 
 @dataclass
-class Candidate:
-    """One proposed operator (or one per group of slots) and what became of it. Times are Unix seconds."""
-    id: str
-    number: int
-    formula: str
-    sample: dict[str, str]
+class Trial:
+    """The evaluation of one candidate as the journal tells it: where it stands, and its outcome once there is one. Times
+    are Unix seconds."""
+    candidate: Candidate
     submitted_at: float
-    status: Literal['running', 'waiting', 'succeeded', 'failed'] = 'running'
+    flying: bool = True
+    """Whether it is with the engine, for all that the journal knows; if not, it waits to be submitted again."""
     attempts: int = 1
-    duration_s: float | None = None
-    metrics: dict[str, Any] = field(default_factory=dict)
+    outcome: Outcome | None = None
     test_metrics: dict[str, Any] = field(default_factory=dict)
-    error: Error | None = None
-    note: dict[str, Any] = field(default_factory=dict)
     curve: list[float] = field(default_factory=list)
     """Validation accuracy after each epoch of the last attempt."""
 
     @property
+    def id(self) -> str:
+        return self.candidate.id
+
+    @property
+    def number(self) -> int:
+        return self.candidate.number
+
+    @property
+    def formula(self) -> str:
+        return self.candidate.formula
+
+    @property
+    def sample(self) -> Mapping[str, str]:
+        return self.candidate.sample
+
+    @property
+    def status(self) -> Literal['running', 'waiting', 'succeeded', 'failed']:
+        if self.outcome is None:
+            return 'running' if self.flying else 'waiting'
+        return 'failed' if self.outcome.error else 'succeeded'
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """Those of the outcome; empty before."""
+        return self.outcome.metrics if self.outcome else {}
+
+    @property
+    def error(self) -> Error | None:
+        return self.outcome.error if self.outcome else None
+
+    @property
+    def duration_s(self) -> float | None:
+        return self.outcome.duration_s if self.outcome else None
+
+    @property
     def started(self) -> bool:
         """Whether a trial was started for it; not if it was rejected for its size."""
-        return not (self.error is not None and self.error.kind == 'rejected' and self.metrics.get('stage') == 'size')
+        return self.outcome is None or self.outcome.started
 
 
 @dataclass
@@ -43,7 +72,7 @@ class RunState:
     header: Header | None = None
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
-    candidates: dict[str, Candidate] = field(default_factory=dict)
+    candidates: dict[str, Trial] = field(default_factory=dict)
     """By id, the baseline included, in the order of their first submission."""
     finish_order: list[str] = field(default_factory=list)
     """The ids of all that have an outcome, in the order of the journal: clocks may stand still or step back."""
@@ -52,14 +81,6 @@ class RunState:
     updated_at: float | None = None
     sessions: int = 0
     """How many processes have worked on the run."""
-
-    @classmethod
-    def replay(cls, records: Iterable[Record]) -> RunState:
-        """The state after ``records``. Raises JournalError where they contradict each other."""
-        state = cls()
-        for record in records:
-            state.apply(record)
-        return state
 
     def apply(self, record: Record) -> None:
         """Take one record in; raise JournalError and change nothing when it contradicts the state."""
@@ -76,17 +97,16 @@ class RunState:
             case Submitted():
                 self._submit(record)
             case Intermediate():
-                if 'accuracy' in record.metrics:
-                    self.candidates[record.id].curve.append(record.metrics['accuracy'])
+                accuracy = record.metrics.get('accuracy')
+                if isinstance(accuracy, int | float):
+                    self.candidates[record.id].curve.append(accuracy)
             case Abandoned():
-                candidate = self.candidates[record.id]
-                candidate.status, candidate.attempts = 'waiting', candidate.attempts - 1
+                trial = self.candidates[record.id]
+                trial.flying, trial.attempts = False, trial.attempts - 1
             case Finished():
-                candidate = self.candidates[record.id]
+                trial = self.candidates[record.id]
                 self.finish_order.append(record.id)
-                candidate.status = record.state
-                candidate.metrics, candidate.error = record.metrics, record.error
-                candidate.duration_s = record.duration_s
+                trial.outcome = Outcome.of_record(trial.candidate, record)
             case Tested():
                 self.candidates[record.id].test_metrics = record.metrics
 
@@ -95,13 +115,12 @@ class RunState:
         self.sessions += 1
 
     def _submit(self, record: Submitted) -> None:
-        candidate = self.candidates.get(record.id)
-        if candidate is None:
-            self.candidates[record.id] = Candidate(record.id, record.number, record.formula, record.sample, record.time,
-                                                   note=record.note)
+        trial = self.candidates.get(record.id)
+        if trial is None:
+            self.candidates[record.id] = Trial(Candidate.of_record(record), record.time)
         else:
-            candidate.status, candidate.submitted_at, candidate.curve = 'running', record.time, []
-            candidate.attempts += 1
+            trial.flying, trial.submitted_at, trial.curve = True, record.time, []
+            trial.attempts += 1
 
     def check(self, record: Record) -> None:
         """Raise JournalError when ``record`` cannot follow the records so far."""
@@ -109,50 +128,49 @@ class RunState:
             raise JournalError('a run begins with one header' if self.header else 'the header record is missing')
         if not isinstance(record, Submitted | Intermediate | Abandoned | Finished | Tested):
             return
-        candidate = self.candidates.get(record.id)
-        if candidate is None and not isinstance(record, Submitted):
+        trial = self.candidates.get(record.id)
+        if trial is None and not isinstance(record, Submitted):
             raise JournalError(f'candidate {record.id} is {record.event} but was never submitted')
-        done = candidate is not None and candidate.status in ('succeeded', 'failed')
-        if done and isinstance(record, Submitted | Abandoned | Finished):
+        if trial is not None and trial.outcome is not None and isinstance(record, Submitted | Abandoned | Finished):
             raise JournalError(f'candidate {record.id} is {record.event} after it finished')
 
     @property
-    def baseline(self) -> Candidate | None:
+    def baseline(self) -> Trial | None:
         """The original model, once it was evaluated."""
         candidate = self.candidates.get(BASELINE)
         return candidate if candidate is not None and candidate.status == 'succeeded' else None
 
     @property
-    def operators(self) -> list[Candidate]:
+    def operators(self) -> list[Trial]:
         """All candidates but the baseline, by number."""
         return sorted((c for c in self.candidates.values() if c.id != BASELINE), key=lambda c: c.number)
 
     @property
-    def succeeded(self) -> list[Candidate]:
+    def succeeded(self) -> list[Trial]:
         """Operators with a result, in the order in which the results came."""
         return [c for c in self.finished if c.status == 'succeeded' and c.id != BASELINE]
 
     @property
-    def finished(self) -> list[Candidate]:
+    def finished(self) -> list[Trial]:
         """All candidates with an outcome, the baseline included, in the order in which the outcomes came."""
         return [self.candidates[name] for name in self.finish_order]
 
     @property
-    def failed(self) -> list[Candidate]:
+    def failed(self) -> list[Trial]:
         """Operators whose evaluation failed, by number."""
         return [c for c in self.operators if c.status == 'failed']
 
     @property
-    def in_flight(self) -> list[Candidate]:
+    def in_flight(self) -> list[Trial]:
         """Candidates without an outcome (perhaps the baseline too): what a resumed run evaluates first."""
-        return [c for c in self.candidates.values() if c.status in ('running', 'waiting')]
+        return [c for c in self.candidates.values() if c.outcome is None]
 
     @property
-    def measured(self) -> list[Candidate]:
+    def measured(self) -> list[Trial]:
         """Operators with both an accuracy and a latency."""
         return [c for c in self.succeeded if {'latency_ms', 'accuracy'} <= c.metrics.keys()]
 
-    def latency_ms(self, candidate: Candidate) -> float:
+    def latency_ms(self, candidate: Trial) -> float:
         """The latency to compare candidates by: the original model's, divided by the candidate's speedup.
 
         Candidates are timed at different times, while the machine may be busy or slow; each takes turns with the
@@ -164,15 +182,15 @@ class RunState:
         return self.baseline.metrics['latency_ms'] / speedup
 
     @property
-    def front(self) -> list[Candidate]:
+    def front(self) -> list[Trial]:
         """Operators that no other one beats in both ``accuracy`` and :meth:`latency_ms`, fastest first."""
-        best: list[Candidate] = []
+        best: list[Trial] = []
         for candidate in sorted(self.measured, key=lambda c: (self.latency_ms(c), -c.metrics['accuracy'])):
             if not best or candidate.metrics['accuracy'] > best[-1].metrics['accuracy']:
                 best.append(candidate)
         return best
 
     @property
-    def best(self) -> Candidate | None:
+    def best(self) -> Trial | None:
         """The operator with the greatest ``default`` metric, the earliest of equals."""
         return max(self.succeeded, key=lambda c: c.metrics.get('default', float('-inf')), default=None)

@@ -10,9 +10,10 @@ from torch import nn
 
 from syno_nni.errors import ZooError
 from syno_nni.operator import Operator
+from syno_nni.run.candidate import BASELINE
 from syno_nni.run.config import SearchConfig
 from syno_nni.run.directory import load_run
-from syno_nni.run.state import BASELINE, Candidate, RunState
+from syno_nni.run.state import RunState, Trial
 from syno_nni.search_spaces.backbone import wide_enough
 from syno_nni.search_spaces.slots import Slot, find_slots, group_slots
 from syno_nni.synthesis import Heuristics
@@ -68,7 +69,7 @@ def choice_of_run(run_dir: Path, candidate_id: str = '') -> RunChoice:
     return RunChoice(SearchConfig.from_dict(state.config, str(run_dir)), dict(candidate.sample), provenance)
 
 
-def _candidate(state: RunState, run_dir: Path, wanted: str) -> Candidate:
+def _candidate(state: RunState, run_dir: Path, wanted: str) -> Trial:
     if not wanted:
         if state.best is None:
             raise ZooError(f'{run_dir}: no operator was evaluated successfully; continue with: syno-nni resume {run_dir}')

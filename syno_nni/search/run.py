@@ -21,11 +21,12 @@ from syno_nni.nas.profiler import MacsProfiler, ParamsProfiler
 from syno_nni.nas.signals import interruptible
 from syno_nni.nas.slot import ModelSpace
 from syno_nni.nas.waiting import wait_asleep
+from syno_nni.run.candidate import BASELINE
 from syno_nni.run.config import SearchConfig
 from syno_nni.run.directory import open_run
 from syno_nni.run.journal import Journal, Listener
-from syno_nni.run.records import Ended, Tested
-from syno_nni.run.state import BASELINE, RunState
+from syno_nni.run.records import Ended, Header, Resumed, Tested
+from syno_nni.run.state import RunState
 from syno_nni.search_spaces.backbone import backbone_space
 from syno_nni.strategies import SynoStrategy, strategy_of
 
@@ -75,6 +76,8 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool = False, lis
         try:
             strategy.journal = journal
             strategy.restore(journal.state)
+            if (change := _other_order(journal)) is not None:
+                tell(change)
             _search(config, run_dir, journal.state, space, evaluator, strategy, tell)
             _test(journal, space, evaluator, tell)
         except KeyboardInterrupt:
@@ -120,6 +123,17 @@ def _test(journal: Journal, space: ModelSpace, evaluator: OperatorEvaluator, tel
         for candidate in untested:
             metrics = evaluator.test(model_space.freeze(dict(candidate.sample)))
             journal.append(Tested(id=candidate.id, metrics=metrics))
+
+
+def _other_order(journal: Journal) -> str | None:
+    """What a resumed search cannot have in common with an uninterrupted one, in words: how many trials run at a time decides
+    what is known when the next one is proposed."""
+    sessions = [record.config for record in journal.records if isinstance(record, Header | Resumed)][-2:]
+    before, now = (1 if config.get('engine') == 'sequential' else config.get('trialConcurrency')
+                   for config in (sessions[0], sessions[-1]))
+    if before == now:
+        return None
+    return f'trials at a time: {before} -> {now}; what follows differs from an uninterrupted search'
 
 
 def _end(journal: Journal, record: Ended) -> None:

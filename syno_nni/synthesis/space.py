@@ -240,6 +240,10 @@ class OperatorSpace:
 
     def mutate(self, op: Operator, rng: Rng) -> Operator:
         """A neighbour: the first steps of ``op`` are kept (a random number of them), the rest is built anew."""
+        return self.neighbour(op, rng)[0]
+
+    def neighbour(self, op: Operator, rng: np.random.Generator | np.random.RandomState) -> tuple[Operator, int]:
+        """As :meth:`mutate`, with the number of steps of ``path(op)`` that were kept."""
         rng = _generator(rng)
         steps = self.path(op)
         own = self.canonical(op)
@@ -250,8 +254,8 @@ class OperatorSpace:
                 state = self.step(state, action)
             other = self.complete(state, rng, thorough=False)
             if other is not None and other != own:
-                return other
-        return self.sample(rng)
+                return other, keep
+        return self.sample(rng), 0
 
     def enumerate(self, max_steps: int | None = None) -> Iter[Operator]:
         """Every operator of at most ``max_steps`` steps (default: the limit), each canonical form once."""

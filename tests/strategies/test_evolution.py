@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from syno_nni.run.candidate import Failure, Miss
 from syno_nni.strategies import Candidate, Outcome, SynoEvolution
 
 from ..testing import toy
@@ -44,6 +45,30 @@ def test_the_oldest_leave(strategy: SynoEvolution) -> None:
     for index, reward in ((5, 0.9), (1, 0.1), (2, 0.1), (3, 0.3)):
         _observe(strategy, index, reward)
     assert [o.reward for o in strategy.population] == [0.1, 0.1, 0.3]
+
+
+def _reject(strategy: SynoEvolution, index: int, missed_by: float) -> None:
+    candidate = Candidate(index + 1, {'operator': str(list(toy.OPERATORS.values())[index])})
+    strategy.observe(Outcome.judge(candidate, Failure.rejection(Miss('too slow', missed_by), 'latency').report()))
+
+
+def test_among_rejected_ones_the_nearest_to_the_limit_is_the_parent(strategy: SynoEvolution) -> None:
+    for index, missed_by in ((1, 0.9), (5, 0.1), (8, 0.5)):
+        _reject(strategy, index, missed_by)
+    formulas = [str(op) for op in toy.OPERATORS.values()]
+    children = {formulas.index(strategy.propose(np.random.default_rng(seed)).sample['operator']) for seed in range(20)}
+    assert children == {4, 6}
+
+
+def test_rejected_ones_never_drive_out_a_result(strategy: SynoEvolution) -> None:
+    _reject(strategy, 0, 0.1)
+    for index, reward in ((5, 0.9), (1, -7.0)):
+        _observe(strategy, index, reward)
+    _reject(strategy, 2, 0.2)
+    assert [o.reward for o in strategy.population] == [0.9, -7.0, None], 'an older rejected one leaves'
+    _observe(strategy, 3, 0.3)
+    _reject(strategy, 4, 0.01)
+    assert [o.reward for o in strategy.population] == [0.9, -7.0, 0.3]
 
 
 def test_random_until_warm(strategy: SynoEvolution) -> None:

@@ -15,9 +15,12 @@ import pytest
 
 from syno_nni.errors import ConfigError
 from syno_nni.operator import Operator
-from syno_nni.strategies import SynoMCTS, make_strategy
+from syno_nni.run.candidate import Failure, Miss
+from syno_nni.strategies import Candidate, Outcome, SynoMCTS, make_strategy
 from syno_nni.strategies.mcts import ConstructionTree
 from syno_nni.synthesis.space import OperatorSpace
+from syno_nni.testing.toy import OPERATORS as TOY_OPERATORS
+from syno_nni.testing.toy import toy_choices
 
 from ..testing import toy
 
@@ -101,6 +104,44 @@ def test_rewards_count_by_rank(tree: ConstructionTree) -> None:
             np.random.default_rng(n), set().__contains__)
 
 
+def test_a_neighbour_counts_for_the_node_it_branches_off_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Space(toy.ToySpace):
+        def complete(self, state: Any, rng: np.random.Generator, thorough: bool = True) -> Operator:
+            return self.operators[0]  # known: only neighbours are new
+
+    tree = ConstructionTree(Space(), exploration=0.5, widening=0.6, trust=3.0, playouts=1, neighbours=4)
+    formulas = [str(op) for op in toy.OPERATORS.values()]
+    tree.learn([], formulas[0], 0.0)
+    for index in (3, 4):  # their constructions share the first step
+        tree.learn([], formulas[index], float(index))
+    formula, path = tree.propose(np.random.default_rng(0), lambda f: f not in (formulas[5],))
+    assert formula == formulas[5]
+    assert tree._along(path)[-1].state.key == (1,), 'where the neighbour leaves the construction of 4'
+    tree.expect(path, +1)
+    assert tree.nodes[(1,)].pending == 1
+    tree.expect(path, -1)
+    before = len(tree.nodes[(1,)].rewards)
+    tree.learn(path, formula, 5.0)
+    assert len(tree.nodes[(1,)].rewards) == before + 1
+
+
+def test_rejected_candidates_are_learned_from_by_how_far_they_missed() -> None:
+    strategy = SynoMCTS(warm_up=2)
+    strategy.begin(toy_choices())
+    formulas = [str(op) for op in TOY_OPERATORS.values()]
+    speedups = {2: 1.09, 20: 0.69}
+    for number, (index, speedup) in enumerate(speedups.items(), 1):
+        failure = Failure.rejection(Miss('', math.log2(1.2 / speedup)), 'latency', {'speedup': speedup})
+        strategy.observe(Outcome.judge(Candidate(number, {'operator': formulas[index]}), failure.report()))
+    strategy.observe(Outcome.failed(Candidate(3, {'operator': formulas[13]}), 'died', ''))
+    tree = strategy.tree('operator')
+    near, far, failed = (tree._ranks[r.worth] for r in tree._results)
+    assert near > far > failed
+    assert strategy.best.candidate.sample['operator'] == formulas[2], 'the nearest to the limit, while there is no result'
+    strategy.observe(Outcome(Candidate(4, {'operator': formulas[7]}), {'default': -100.0}))
+    assert strategy.best.candidate.number == 4, 'any result is better'
+
+
 def test_bad_arguments() -> None:
     for arguments in ({'widening': 0}, {'widening': 1.5}, {'exploration': -1}, {'trust': float('nan')}, {'playouts': 0},
                       {'power': 0}):
@@ -113,7 +154,6 @@ def test_bad_arguments() -> None:
 def _search(n: int) -> list[dict[str, Any]]:
     """Proposals and their notes, with the number of weights as reward."""
     from syno_nni.nas.mutable import OperatorChoice
-    from syno_nni.strategies import Candidate, Outcome
     strategy = SynoMCTS(warm_up=2)
     strategy.choices = {'op': OperatorChoice({'preset': 'conv2d', 'bindings': [BINDING]}, label='op')}
     proposals = []

@@ -12,7 +12,7 @@ from syno_nni.errors import EngineError
 from syno_nni.nas.mutable import KEEP
 from syno_nni.operator import Operator
 from syno_nni.strategies import make_strategy
-from syno_nni.strategies.landscape import Evaluation, SyntheticLandscape
+from syno_nni.strategies.landscape import SimulatedResult, SyntheticLandscape
 from syno_nni.strategies.simulation import SimulatedEngine, simulated_space
 
 from ..testing import toy
@@ -87,7 +87,7 @@ def _best(name: str, seed: int, landscape: SyntheticLandscape, trials: int = 24)
     """The objective without noise of what the search puts first."""
     engine = SimulatedEngine(landscape, trials, workers=2)
     make_strategy(name, seed=seed, baseline=False, concurrency=2)(simulated_space({'preset': 'grid'}), engine)
-    good = [t.evaluation for t in engine.finished if t.evaluation.error is None]
+    good = [t.result for t in engine.finished if t.result.error is None]
     return max(good, key=lambda e: e.metrics['default']).value
 
 
@@ -114,7 +114,7 @@ def test_the_clock_is_simulated() -> None:
             self.status = None
             self.metrics = type('Metrics', (), {'final': None})()
 
-    engine = SimulatedEngine(lambda sample: Evaluation({'default': 1.0}, seconds[sample['operator']], 1.0), 3, workers=2)
+    engine = SimulatedEngine(lambda sample: SimulatedResult({'default': 1.0}, seconds[sample['operator']], 1.0), 3, workers=2)
     engine.submit_models(*map(Model, 'abc'))
     assert [(t.sample['operator'], t.at_s) for t in engine.finished] == [('b', 2.0), ('a', 5.0), ('c', 6.0)]
     assert not engine.budget_available()

@@ -3,17 +3,23 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 from syno_nni.run.config import SearchConfig, load_config
 from syno_nni.run.directory import open_run
 from syno_nni.run.journal import Journal, Listener
-from syno_nni.run.records import Ended, Tested
+from syno_nni.run.records import PARSER, Ended, Tested
 
 FORMULA = 'out[n:N, o:C_out, h:H, w:H] = sum[c:C_in, i:k_1] in[n, c, unfold(h, i), w] * w1[o, c, i]'
 
 
+def write(journal: Journal, fields: dict[str, Any]) -> None:
+    """Append a record given as plain data."""
+    journal.append(PARSER.validate_python(fields))
+
+
 def submit(journal: Journal, number: int, candidate: str, formula: str = FORMULA) -> None:
-    journal.write({'event': 'submitted', 'number': number, 'id': candidate, 'formula': formula,
+    write(journal, {'event': 'submitted', 'number': number, 'id': candidate, 'formula': formula,
                    'sample': {'operator': formula}})
 
 
@@ -21,12 +27,12 @@ def succeed(journal: Journal, number: int, candidate: str, accuracy: float, spee
             latency_ms: float | None = None, **more: float) -> None:
     metrics = {'default': accuracy + 0.05 * speedup, 'accuracy': accuracy, 'latency_ms': latency_ms or 4 / speedup,
                'baseline_latency_ms': 4.0, 'speedup': speedup, 'macs': int(8e7 / speedup), 'params': 12345, **more}
-    journal.write({'event': 'finished', 'number': number, 'id': candidate, 'state': 'succeeded', 'metrics': metrics,
+    write(journal, {'event': 'finished', 'number': number, 'id': candidate, 'state': 'succeeded', 'metrics': metrics,
                    'duration_s': 2.5})
 
 
 def fail(journal: Journal, number: int, candidate: str, kind: str = 'timeout', message: str = 'too slow') -> None:
-    journal.write({'event': 'finished', 'number': number, 'id': candidate, 'state': 'failed',
+    write(journal, {'event': 'finished', 'number': number, 'id': candidate, 'state': 'failed',
                    'error': {'kind': kind, 'message': message}})
 
 

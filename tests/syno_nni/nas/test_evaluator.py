@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from syno_nni.nas.evaluator import OperatorEvaluator, describe
+from syno_nni.nas.evaluator import OperatorEvaluator
 from syno_nni.nas.flat_space import FlatModelSpace
 from syno_nni.nas.mutable import KEEP
 from syno_nni.nas.profiler import LatencyProfiler, MacsProfiler, ParamsProfiler, count_macs, count_params
-from syno_nni.nas.stages import Reference
+from syno_nni.nas.stages import Reference, StageLog
 from syno_nni.nas.training import accuracy, fit, make_schedule
 from syno_nni.operator import Operator
 from syno_nni.plan.layer import SynthesizedLayer
@@ -169,6 +169,7 @@ def test_the_limits_reject_before_any_training(space: BackboneSpace, monkeypatch
     assert final['stage'] == ('size' if limit in ('maxMacs', 'maxParams') else 'latency')
     assert final['macs'] > 1000 and final['size_seconds'] >= 0
     assert ('latency_ms' in final) == (final['stage'] == 'latency')
+    assert 0 < final['missed_by'] < 100, 'in doublings'
 
 
 def test_stages_stop_what_falls_behind(space: BackboneSpace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,6 +204,37 @@ def test_noise_does_not_win() -> None:
     assert _lower_bound([1.4, 1.5, 1.6] * 200) == 1.5
 
 
+@pytest.mark.parametrize(('limits', 'speedup', 'sure', 'again', 'rejected'), [
+    ({}, 1.25, 1.15, False, False),
+    ({'minSpeedup': 1.2}, 1.25, 1.15, True, True),
+    ({'minSpeedup': 1.2}, 1.15, 1.10, True, True),
+    ({'minSpeedup': 1.2}, 1.22, 1.21, True, False),
+    ({'minSpeedup': 1.2}, 1.40, 1.35, False, False),
+    ({'minSpeedup': 1.2}, 1.05, 1.04, False, True),
+    ({'maxLatencyMs': 8.0}, 1.30, 1.20, True, True),
+    ({'maxLatencyMs': 8.0}, 1.60, 1.55, False, False),
+    ({'maxLatencyMs': 8.0}, 1.05, 1.04, False, True),
+])
+def test_the_sure_bound_decides_and_near_a_limit_it_is_measured_again(
+        space: BackboneSpace, monkeypatch: pytest.MonkeyPatch, limits: dict[str, float], speedup: float, sure: float,
+        again: bool, rejected: bool) -> None:
+    lengths: list[int] = []
+
+    def latencies(self: Any, model: nn.Module, example: torch.Tensor, kept: bool, longer: int = 1) -> dict[str, float]:
+        lengths.append(longer)
+        return {'latency_ms': 10 / speedup, 'baseline_latency_ms': 10.0, 'speedup': speedup, 'speedup_sure': sure}
+
+    monkeypatch.setattr(OperatorEvaluator, '_latencies', latencies)
+    monkeypatch.setattr(OperatorEvaluator, '_fit', lambda *arguments, **options: {'accuracy': 0.5, 'loss': 1.0})
+    evaluator = OperatorEvaluator({**CONFIG, 'objective': limits})
+    _, (final,) = _report(evaluator, FlatModelSpace.from_model(space, evaluator).freeze({'operator': POINTWISE}), monkeypatch)
+    assert lengths == ([1, 4] if again else [1]) and ('measured_again' in final) == again
+    assert ('failure' in final) == rejected
+    assert not rejected or 0 < final['missed_by'] < 0.5
+    _, (kept,) = _report(evaluator, FlatModelSpace.from_model(space, evaluator).freeze({'operator': KEEP}), monkeypatch)
+    assert 'failure' not in kept and 'measured_again' not in kept, 'the original model is never in question'
+
+
 def test_a_failure_is_reported_with_its_reason(evaluator: OperatorEvaluator, monkeypatch: pytest.MonkeyPatch,
                                                ) -> None:
     final: list[Any] = []
@@ -221,8 +253,8 @@ def test_a_timeout_is_reported_as_such(space: BackboneSpace, monkeypatch: pytest
     monkeypatch.setattr(OperatorEvaluator, 'metrics', lambda self, model: time.sleep(20))
     with pytest.raises(Exception, match='maxTrialDuration') as raised:
         evaluator._execute(FlatModelSpace.from_model(space, evaluator).freeze({'operator': KEEP}))
-    assert describe(raised.value)['failure'] == 'timeout'
-    assert len(describe(ValueError('x' * 9999))['message']) < 600
+    assert StageLog().failure(raised.value).report()['failure'] == 'timeout'
+    assert len(StageLog().failure(ValueError('x' * 9999)).report()['message']) < 600
 
 
 def test_what_travels_is_small(evaluator: OperatorEvaluator, space: BackboneSpace) -> None:

@@ -11,7 +11,7 @@ from syno_nni.run.report import html_report, text_report
 from syno_nni.run.stage_costs import rank_correlations, stage_costs
 from syno_nni.run.state import RunState
 
-from ...testing.run_factory import submit, succeed
+from ...testing.run_factory import submit, succeed, write
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def state(tmp_path: Path) -> RunState:
                     gradient_norm=-number ** 3, latency_seconds=2.0, train_seconds=10.0 + number)
         for number, stage, more in ((7, 'size', {}), (8, 'latency', {'latency_seconds': 3.0})):
             submit(journal, number, f'{number}')
-            journal.write({'event': 'finished', 'number': number, 'id': f'{number}', 'state': 'failed',
+            write(journal, {'event': 'finished', 'number': number, 'id': f'{number}', 'state': 'failed',
                            'metrics': {'stage': stage, **more}, 'error': {'kind': 'rejected', 'message': 'too much'}})
     return journal.state
 

@@ -7,10 +7,10 @@ import pytest
 from syno_nni.errors import JournalError
 from syno_nni.run.config import load_config
 from syno_nni.run.directory import open_run
+from syno_nni.run.journal import read_journal
 from syno_nni.run.records import Ended
-from syno_nni.run.state import RunState
 
-from ...testing.run_factory import fail, make_run, submit, succeed
+from ...testing.run_factory import fail, make_run, submit, succeed, write
 
 
 def front_of(tmp_path: Path, points: list[tuple[float, float]]) -> list[str]:
@@ -57,7 +57,7 @@ def test_attempts_count_crashes_but_not_clean_ends(tmp_path: Path) -> None:
     config, run_dir = load_config(), tmp_path / 'run'
     with open_run(config, run_dir) as journal:
         submit(journal, 1, 'a')
-        journal.write({'event': 'abandoned', 'number': 1, 'id': 'a'})
+        write(journal, {'event': 'abandoned', 'number': 1, 'id': 'a'})
         assert (journal.state.candidates['a'].attempts, journal.state.candidates['a'].status) == (0, 'waiting')
         journal.append(Ended(reason='interrupted'))
     for attempt in (1, 2):
@@ -79,7 +79,7 @@ def test_contradictions_are_refused_and_change_nothing(tmp_path: Path) -> None:
             with pytest.raises(JournalError):
                 contradiction()
         assert journal.path.stat().st_size == size
-        assert RunState.replay(journal.records) == journal.state
+        assert read_journal(journal.path) == journal.state
 
 
 def test_outcomes_keep_the_order_of_the_journal_when_the_clock_steps_back(

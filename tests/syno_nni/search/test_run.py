@@ -261,6 +261,18 @@ def test_a_port_in_use_is_found_before_anything_is_changed(tmp_path: Path) -> No
     assert not (tmp_path / 'run').exists()
 
 
+def test_resuming_says_where_it_is_not_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from syno_nni.run.directory import open_run
+    from syno_nni.search.run import _other_order
+    said = []
+    for number, changes in enumerate(({'engine': 'sequential', 'trialConcurrency': 4}, {'engine': 'local'},
+                                      {'engine': 'local', 'trialConcurrency': 2}, {'engine': 'local', 'trialConcurrency': 2})):
+        with open_run(make_config(**changes), tmp_path / 'run', resume=number > 0) as journal:
+            said.append(_other_order(journal))
+    assert [line is None for line in said] == [True, True, False, True]
+    assert said[2] == 'trials at a time: 1 -> 2; what follows differs from an uninterrupted search'
+
+
 def test_another_configuration_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('syno_nni.nas.mutable._space', lambda key: toy.ToySpace())
     monkeypatch.setattr('syno_nni.nas.evaluator.OperatorEvaluator.metrics', lambda self, model: {'default': 1.0})
