@@ -67,7 +67,8 @@ def _entry_point(name: str, entry: Retrofit) -> Callable[..., nn.Module]:
                 # The same layers as at the declared size, so that weights trained at one size load at another.
                 usual, _ = find_slots(model, (1, channels, *declared.input_size[1:]), **options)
                 slots, _ = find_slots(model, (1, channels, *size), include=[slot.name for slot in usual], min_map=1, **options)
-            return retrofit(model, entry.fillings(), (1, channels, *size), slots=slots, on_misfit='keep', **options)
+            return retrofit(model, entry.fillings(), (1, channels, *size), slots=slots, adapt=False, on_misfit='keep',
+                            **options)
 
         return _build(name, entry.base, fill, pretrained, {**entry.base_args, **kwargs})
 
