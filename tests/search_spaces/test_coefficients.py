@@ -13,7 +13,6 @@ from syno_nni.search_spaces import filled_slots, find_slots
 from syno_nni.search_spaces.coefficients import fitting, unfit
 from syno_nni.search_spaces.filled_slot import misfit
 
-
 assert model_zoo  # its backbones have names
 
 
