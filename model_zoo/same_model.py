@@ -15,6 +15,7 @@ from syno_nni.errors import ZooError
 
 from .timm_args import code_in
 
+_INSTEAD = 'save slot_config(model) and model.state_dict() instead, and load them into the model that your code makes'
 TOLERANCE = 1e-4
 """Of outputs, relative to the largest: both models run the same operations in float32."""
 
@@ -54,7 +55,7 @@ def float_copy(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model).cpu().float().eval()
     except Exception as error:  # tensors and attributes that cannot be copied raise all kinds
         raise ZooError(f'{type(model).__name__} cannot be copied to compare it with what is saved: '
-                       f'{" ".join(str(error).split())[:200]}; save slot_config(model) and model.state_dict() instead') from error
+                       f'{" ".join(str(error).split())[:200]}; {_INSTEAD}') from error
 
 
 def run_on(model: nn.Module, size: tuple[int, ...]) -> str | None:
@@ -103,9 +104,6 @@ def check_same(model: nn.Module, twin: nn.Module, load: Callable[[], nn.Module],
         raise ZooError(f'{base} with these weights computes something else than this model: a layer, hook or attribute was '
                        f'changed that its name and arguments do not tell{_because_of_code(model)}; {_INSTEAD}')
     _warn_of_training(model, loaded, base)
-
-
-_INSTEAD = 'save slot_config(model) and model.state_dict() instead, and load them into the model that your code makes'
 
 
 def _check_names(model: nn.Module, made: nn.Module, base: str) -> None:

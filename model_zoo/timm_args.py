@@ -14,7 +14,7 @@ ACTIVATIONS = ('silu', 'swish', 'mish', 'relu', 'relu6', 'leaky_relu', 'elu', 'p
 NORMS = ('batchnorm2d', 'batchnorm1d', 'groupnorm', 'groupnorm1', 'layernorm', 'layernorm2d', 'layernormfp32',
          'layernorm2dfp32', 'rmsnorm', 'rmsnorm2d', 'simplenorm', 'simplenorm2d', 'frozenbatchnorm2d')
 _NOT_OF_THE_MODEL = ('base', 'slots', 'pretrained_cfg', 'pretrained_cfg_overlay', 'pretrained_model_args', 'features_only',
-                     'out_indices', 'feature_cls', 'device', 'dtype', 'cache_dir', 'pretrained_strict')
+                     'out_indices', 'feature_cls', 'device', 'dtype', 'cache_dir', 'checkpoint_path', 'pretrained_strict')
 
 
 def variants(model: nn.Module) -> Iterator[dict[str, Any]]:
