@@ -163,7 +163,7 @@ def _write(model: nn.Module, draft: Path, args: Mapping[str, Any], base: str, si
         shell.in_chans = args['in_chans']
     # Weights that share memory are stored once for each name.
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
-    shell.state_dict = lambda: tensors  # type: ignore[method-assign, assignment, misc]
+    shell.state_dict = lambda: tensors  # type: ignore[method-assign, assignment]
     own = {'base': base, 'slots': slot_config(model)}
     config = {'pretrained_cfg': {'architecture': GENERIC, 'tag': None}, 'syno_nni': dict(evidence)}
     try:

@@ -72,8 +72,9 @@ def _entry_point(name: str, entry: Retrofit) -> Callable[..., nn.Module]:
                             **options)
 
         model = _build(name, entry.base, fill, pretrained, {**entry.base_args, **kwargs})
-        if img_size is not None and isinstance(getattr(model, 'pretrained_cfg', None), Mapping):
-            declare_input(model, (1, model.pretrained_cfg['input_size'][0], *size))
+        cfg = getattr(model, 'pretrained_cfg', None)
+        if img_size is not None and isinstance(cfg, Mapping):
+            declare_input(model, (1, cfg['input_size'][0], *size))
         return model
 
     create.__name__ = create.__qualname__ = name
@@ -96,7 +97,7 @@ def _build(name: str, base: str, fill: Callable[[nn.Module], nn.Module], pretrai
 
     def make(**model_args: Any) -> nn.Module:
         model = fill(create_backbone(base, **model_args))
-        model.syno_base = base
+        model.syno_base = base  # type: ignore[assignment]
         if all_stages:  # five at most; of the many equal blocks of a transformer the last three, as timm does
             stages = len(getattr(model, 'feature_info', ()))
             feature_cfg['out_indices'] = tuple(range(stages)) if stages <= 5 else 3

@@ -23,7 +23,7 @@ from syno_nni.operator import Operator
 from syno_nni.run.config import SearchConfig
 from syno_nni.synthesis import Heuristics
 
-from .slots import KINDS, MIN_SIZE, Excluded, Slot, choose, group_slots, survey
+from .slots import KINDS, MIN_SIZE, Excluded, Slot, find_slots, group_slots
 from .trace import Example
 
 LABEL = 'operator'
@@ -44,6 +44,7 @@ class Selection:
         min_share: least part of the model's MACs that a slot must hold.
         coefficients: values for ``k_1``, ``k_2``, ``s``, or the limit of ``g``.
         min_map: smallest height, width or length of a slot.
+        striding: how operators take the stride of a layer, see :func:`~.slots.find_slots`.
         window_ratio: a map must be this many times as wide as the window of its layer; None for no such limit. One
             operator fills all slots of a group and must fit the smallest: a few tiny maps would forbid windows in all.
         group_by: which slots share a choice, see :func:`~.slots.group_slots`.
@@ -55,6 +56,7 @@ class Selection:
     min_share: float = 0.0
     coefficients: Mapping[str, int | str] = field(default_factory=dict)
     min_map: int = MIN_SIZE
+    striding: str = 'auto'
     window_ratio: float | None = None
     group_by: str = 'model'
     label: str = LABEL
@@ -99,12 +101,9 @@ class Selection:
         Raises:
             SlotError: the model does not run, a kind is unknown, or a pattern matches no layer.
         """
-        return self.among(survey(model, example_input, self.min_map))
-
-    def among(self, found: Iterable[Slot | Excluded]) -> Selected:
-        """Select from the layers of a :func:`~.slots.survey`."""
-        slots, excluded = choose(found, kinds=self.kinds, include=self.include, exclude=self.exclude,
-                                 min_share=self.min_share, coefficients=self.coefficients)
+        slots, excluded = find_slots(
+            model, example_input, kinds=self.kinds, include=self.include, exclude=self.exclude, min_share=self.min_share,
+            coefficients=self.coefficients, min_map=self.min_map, striding=self.striding)
         slots, narrow = wide_enough(slots, self.window_ratio)
         # NNI's labels have no slash.
         groups = {self.label if self.group_by == 'model' else f'{self.label}:{name}': members
