@@ -17,7 +17,7 @@ from torch import nn
 
 from syno_nni.backbone import create_backbone
 from syno_nni.errors import ZooError
-from syno_nni.search_spaces.retrofit.retrofit import apply_slot_config, retrofit
+from syno_nni.search_spaces.retrofit.retrofit import apply_slot_config, declare_input, retrofit
 from syno_nni.search_spaces.slots import find_slots
 from syno_nni.weights import weights_only
 
@@ -61,15 +61,21 @@ def _entry_point(name: str, entry: Retrofit) -> Callable[..., nn.Module]:
 
         def fill(model: nn.Module) -> nn.Module:
             channels = kwargs.get('in_chans') or declared.input_size[0]
-            options = {k: v for k, v in (('kinds', entry.kinds), ('coefficients', entry.coefficients)) if v is not None}
+            options: dict[str, Any] = {'kinds': entry.kinds, 'coefficients': entry.coefficients}
+            options = {k: v for k, v in options.items() if v is not None}
             slots = None
             if size != tuple(declared.input_size[1:]) and not declared.fixed_input_size:
                 # The same layers as at the declared size, so that weights trained at one size load at another.
                 usual, _ = find_slots(model, (1, channels, *declared.input_size[1:]), **options)
                 slots, _ = find_slots(model, (1, channels, *size), include=[slot.name for slot in usual], min_map=1, **options)
-            return retrofit(model, entry.fillings(), (1, channels, *size), slots=slots, on_misfit='keep', **options)
+            return retrofit(model, entry.fillings(), (1, channels, *size), slots=slots, adapt=False, on_misfit='keep',
+                            **options)
 
-        return _build(name, entry.base, fill, pretrained, {**entry.base_args, **kwargs})
+        model = _build(name, entry.base, fill, pretrained, {**entry.base_args, **kwargs})
+        cfg = getattr(model, 'pretrained_cfg', None)
+        if img_size is not None and isinstance(cfg, Mapping):
+            declare_input(model, (1, cfg['input_size'][0], *size))
+        return model
 
     create.__name__ = create.__qualname__ = name
     create.__doc__ = f'{entry.base} with {", ".join(entry.operators)}; ``img_size`` is what its operators are built for.'
@@ -91,7 +97,7 @@ def _build(name: str, base: str, fill: Callable[[nn.Module], nn.Module], pretrai
 
     def make(**model_args: Any) -> nn.Module:
         model = fill(create_backbone(base, **model_args))
-        model.syno_base = base
+        model.syno_base = base  # type: ignore[assignment]
         if all_stages:  # five at most; of the many equal blocks of a transformer the last three, as timm does
             stages = len(getattr(model, 'feature_info', ()))
             feature_cfg['out_indices'] = tuple(range(stages)) if stages <= 5 else 3

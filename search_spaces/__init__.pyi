@@ -3,6 +3,8 @@ from .retrofit import apply_slot_config as apply_slot_config
 from .retrofit import filled_slots as filled_slots
 from .retrofit import retrofit as retrofit
 from .retrofit import slot_config as slot_config
+from .selection import Selected as Selected
+from .selection import Selection as Selection
 from .slot_table import format_slot_table as format_slot_table
 from .slot_table import slot_rows as slot_rows
 from .slots import Excluded as Excluded

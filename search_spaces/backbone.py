@@ -5,20 +5,19 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import torch
-from pydantic.alias_generators import to_snake
 from torch import Tensor, nn
 
 from syno_nni.backbone import create_backbone
 from syno_nni.data.datasets import Splits
-from syno_nni.errors import SlotError
+from syno_nni.errors import ConfigError, SlotError
 from syno_nni.nas.slot import ModelSpace, OperatorSlot
 from syno_nni.operator import Operator
 from syno_nni.run.config import SearchConfig
-from syno_nni.synthesis import Heuristics
 
 from .filled_slot import FilledSlot
-from .slots import Excluded, Slot, bindings, find_slots, group_slots
+from .replace import replace_layer, take_over
+from .selection import LABEL, Selection, space_of, window_ratio
+from .slots import Excluded, Slot, bindings
 
 
 class BackboneSpace(ModelSpace):
@@ -32,7 +31,8 @@ class BackboneSpace(ModelSpace):
         example_shape: shape of an input, such as (1, 3, 224, 224); the model is run on it to find the slots.
         space: description of the operator space: ``preset``, ``macs_ratio`` and further arguments of
             ``OperatorSpace.preset``. The bindings are those of the slots.
-        slots: arguments of :func:`~.slots.find_slots`.
+        slots: attributes of a :class:`~.selection.Selection`, as plain data. Its window ratio is the space's unless it
+            says otherwise.
         group_by: which slots share one choice, see :func:`~.slots.group_slots`.
         keep: probability with which a random sample keeps the layers of a group.
         label: of the choice, or the start of the labels when there are several groups.
@@ -41,34 +41,30 @@ class BackboneSpace(ModelSpace):
         timm_kwargs: further arguments of ``timm.create_model``.
 
     Raises:
-        ConfigError: there is no such model.
+        ConfigError: there is no such model, or an argument is of the wrong kind.
         SlotError: the model has no slot.
     """
 
     def __init__(self, model_name: str, example_shape: Sequence[int], space: Mapping[str, Any], *,
                  slots: Mapping[str, Any] | None = None, group_by: str = 'model', keep: float = 0.0,
-                 label: str = 'operator', pool: int = 0, **timm_kwargs: Any) -> None:
+                 label: str = LABEL, pool: int = 0, **timm_kwargs: Any) -> None:
         super().__init__()
+        _check(model_name, example_shape, space)
         net = create_backbone(model_name, **timm_kwargs)
-        found, excluded = find_slots(net, tuple(example_shape), **dict(slots or {}))
-        found, narrow = wide_enough(found, float(space.get('window_ratio', Heuristics().window_ratio)))
-        self.excluded: list[Excluded] = [*excluded, *narrow]
-        if not found:
+        selected = Selection.from_dict({'window_ratio': window_ratio(space), 'group_by': group_by, 'label': label,
+                                        **(slots or {})}).of(net, tuple(example_shape))
+        self.excluded: list[Excluded] = selected.excluded
+        if not selected.slots:
             why = '; '.join(dict.fromkeys(f'{e.name}: {e.reason}' for e in self.excluded[:3]))
             raise SlotError(f'{model_name} has no slot at input {tuple(example_shape)} ({why or "no layer that could"}'
                             ' be one); `syno-nni slots` lists its layers')
-        self.groups: dict[str, list[Slot]] = {}
-        for name, members in group_slots(found, group_by).items():
-            choice = label if group_by == 'model' else f'{label}/{name}'
-            self.groups[choice] = members
+        self.groups: dict[str, list[Slot]] = selected.groups
+        for choice, members in self.groups.items():
             spec = {**space, 'bindings': bindings(members)}
             for slot in members:
                 layer = net.get_submodule(slot.name)
-                filled = OperatorSlot(layer, partial(fill_like, layer, slot), spec, keep=keep, label=choice,
-                                      pool=pool)
-                for alias in (slot.name, *slot.aliases):
-                    parent, _, child = alias.rpartition('.')
-                    setattr(net.get_submodule(parent), child, filled)
+                filled = OperatorSlot(layer, partial(_filled, layer, slot), spec, keep=keep, label=choice, pool=pool)
+                replace_layer(net, (slot.name, *slot.aliases), filled)
         self.net = net
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,42 +73,30 @@ class BackboneSpace(ModelSpace):
 
 def backbone_space(config: SearchConfig, data: Splits) -> BackboneSpace:
     """The model space of an experiment file."""
-    space = {'preset': config.space.preset, 'macs_ratio': list(config.space.macs_ratio),
-             **{to_snake(name): value for name, value in config.space.limits.items()}}
-    slots = {'kinds': list(config.slots.kinds), 'include': list(config.slots.include),
-             'exclude': list(config.slots.exclude), 'min_share': config.slots.min_share,
-             'coefficients': dict(config.space.variables)}
+    selection = Selection.of_search(config).to_dict()
+    # Of the space, where the model space finds it.
+    del selection['window_ratio']
     shape = [1, config.data.channels, config.data.image_size, config.data.image_size]
-    return BackboneSpace(config.model.name, shape, space, slots=slots, group_by=config.slots.group_by,
-                         in_chans=config.data.channels, num_classes=data.num_classes, **config.model.kwargs)
+    return BackboneSpace(config.model.name, shape, space_of(config), slots=selection, in_chans=config.data.channels,
+                         num_classes=data.num_classes, **config.model.kwargs)
 
 
-def fill_like(layer: nn.Module, slot: Slot, formula: str) -> FilledSlot:
-    """The operator in the place of ``layer``: its bias, device, type and mode."""
-    filled = FilledSlot.of(Operator.parse(formula), slot)
-    like = next(iter(layer.parameters()))
-    filled.to(device=like.device, dtype=like.dtype)
-    if filled.bias is not None:
-        with torch.no_grad():
-            filled.bias.copy_(layer.bias)
-    return filled.train(layer.training)
+def _filled(layer: nn.Module, slot: Slot, formula: str) -> FilledSlot:
+    """The operator in the place of ``layer``."""
+    return take_over(layer, FilledSlot.of(Operator.parse(formula), slot))
 
 
-def wide_enough(slots: Sequence[Slot], window_ratio: float) -> tuple[list[Slot], list[Excluded]]:
-    """The slots whose maps have room for the window of the layer replaced, and the others.
-
-    One operator fills all slots of a group and must fit the smallest: a few tiny maps would forbid every window in all.
-    """
-    wide: list[Slot] = []
-    narrow: list[Excluded] = []
-    for slot in slots:
-        sides = [slot.sizes[v] for v in ('H', 'W', 'L') if v in slot.sizes]
-        window = slot.sizes.get('k_1', 1) if slot.kind not in ('pointwise', 'linear') else 1
-        if window > 1 and sides and min(sides) < window_ratio * window:
-            reason = (f'its map of side {min(sides)} is narrower than {window_ratio:g} windows of {window}, and would '
-                      f'forbid windows in all slots')
-            narrow.append(Excluded(slot.name, reason, kind=slot.kind, sizes=slot.sizes, macs=slot.macs,
-                                   share=slot.share))
-        else:
-            wide.append(slot)
-    return wide, narrow
+def _check(model_name: Any, example_shape: Any, space: Any) -> None:
+    """That the arguments are the plain data that trials are made from."""
+    if not isinstance(model_name, str):
+        what = (f'a {type(model_name).__name__}' if isinstance(model_name, nn.Module) else
+                f'{getattr(model_name, "__name__", repr(model_name)):.60}')
+        raise ConfigError(f'BackboneSpace wants the name of a timm model, got {what}: every trial makes the model again '
+                          'from its name. Register your model with timm.models.register_model and give its name, or fill '
+                          'a model that you have with syno_nni.retrofit(model, operator)')
+    if not isinstance(example_shape, Sequence) or isinstance(example_shape, str) \
+            or not all(isinstance(n, int) and n > 0 for n in example_shape):
+        raise ConfigError(f'BackboneSpace wants the shape of an input, such as (1, 3, 224, 224), got {example_shape!r:.60}')
+    if not isinstance(space, Mapping):
+        raise ConfigError("BackboneSpace wants a mapping that describes the operator space, such as {'preset': 'conv2d'}, "
+                          f'got {space!r:.60}')

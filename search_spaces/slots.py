@@ -94,6 +94,8 @@ class Excluded:
     share: float = 0.0
     module_type: str = ''
     sizes: dict[str, int] = field(default_factory=dict)
+    cause: str = ''
+    """``'kind'`` for a layer that could be a slot of another selection of kinds."""
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON-able data."""
@@ -177,7 +179,8 @@ def choose(found: Iterable[Slot | Excluded], *, kinds: str | Collection[str] = '
         if not fnmatch.filter(names, pattern):
             raise SlotError(f'no layer matches {pattern!r}{did_you_mean(pattern, names)}')
     if 'auto' in kinds:
-        kinds = KINDS if include else default_kinds([s for s in found if isinstance(s, Slot)])
+        usual = KINDS if include else default_kinds([s for s in found if isinstance(s, Slot)])
+        kinds = tuple(k for k in KINDS if k in usual or k in kinds)
     elif 'all' in kinds:
         kinds = KINDS
     found = [_select(s, kinds, include, exclude, min_share) if isinstance(s, Slot) else s for s in found]
@@ -402,7 +405,7 @@ def _select(slot: Slot, kinds: Collection[str], include: Collection[str], exclud
         if any(fnmatch.fnmatchcase(n, pattern) for n in names):
             return _leave_out(slot, f'left out by {pattern}')
     if slot.kind not in kinds:
-        return _leave_out(slot, f'{slot.kind} is not among the kinds to fill ({", ".join(kinds)})')
+        return replace(_leave_out(slot, f'{slot.kind} is not among the kinds to fill ({", ".join(kinds)})'), cause='kind')
     if slot.share < min_share:
         return _leave_out(slot, f'it holds {slot.share:.2%} of the MACs, below {min_share:.2%}')
     return slot

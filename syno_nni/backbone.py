@@ -21,6 +21,8 @@ def create_backbone(name: str, **kwargs: Any) -> nn.Module:
     import timm
 
     from syno_nni.weights import weights_only
+    if not isinstance(name, str):
+        raise ConfigError(f'model.name wants the name of a timm model, got {name!r:.60}')
     for key in _READS_FILES.intersection(kwargs):
         if not (key == 'pretrained_cfg' and isinstance(kwargs[key], str)):
             raise ConfigError(f'model.{key}: timm would read files that it names; remove it (weights of your own: '

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from syno_nni.errors import SlotError
 from syno_nni.modes import evaluating
 from syno_nni.operator import Operator
-from syno_nni.search_spaces.filled_slot import FilledSlot, misfit
+from syno_nni.search_spaces.coefficients import fitting, unfit
+from syno_nni.search_spaces.filled_slot import FilledSlot
 from syno_nni.search_spaces.slots import Slot
 from syno_nni.search_spaces.trace import LAYERS, Example, example_of
 
@@ -41,7 +42,7 @@ def slot_latencies(model: nn.Module, groups: Mapping[str, Sequence[Slot]], opera
     known: dict[tuple[Any, ...], tuple[float, dict[str, float]]] = {}
     result: dict[str, dict[str, float]] = {}
     for name, slots in groups.items():
-        total = {KEEP: 0.0, **{op.id: 0.0 for op in operators if not any(misfit(op, s) for s in slots)}}
+        total = {KEEP: 0.0, **{op.id: 0.0 for op in operators if not any(unfit(op, s) for s in slots)}}
         for slot in slots:
             shape = _shape_key(slot)
             if shape not in known:
@@ -68,7 +69,7 @@ def slot_losses(model: nn.Module, groups: Mapping[str, Sequence[Slot]], operator
     for name, slots in groups.items():
         losses[name] = {}
         for op in operators:
-            if any(misfit(op, s) for s in slots):
+            if any(unfit(op, s) for s in slots):
                 continue
             candidate = retrofit(model, op, slots=slots)
             warm_start(model, candidate, batches)
@@ -85,7 +86,7 @@ def slot_errors(model: nn.Module, groups: Mapping[str, Sequence[Slot]], operator
     for name, slots in groups.items():
         errors[name] = {}
         for op in operators:
-            if not any(misfit(op, s) for s in slots):
+            if not any(unfit(op, s) for s in slots):
                 left = warm_start(model, retrofit(model, op, slots=slots), batches, sweeps=sweeps)
                 errors[name][op.id] = sum(s.share * left[s.name] for s in slots)
     return errors
@@ -147,8 +148,8 @@ def _measure_slot(layer: nn.Module, slot: Slot, operators: Sequence[Operator], t
     x = layer_input(slot).to(next(layer.parameters()))
     keep_ms, by_operator = timer(layer, layer, x)[0], {}
     for op in operators:
-        if not misfit(op, slot):
-            _, speedup = timer(FilledSlot.of(op, slot).to(x), layer, x)
+        if not unfit(op, slot):
+            _, speedup = timer(FilledSlot.of(op, fitting(op, slot)).to(x), layer, x)
             # The ratio of turns is steadier than a time of its own.
             by_operator[op.id] = keep_ms / speedup
     return keep_ms, by_operator

@@ -10,7 +10,7 @@ from torch import nn
 
 from syno_nni.errors import SlotError
 from syno_nni.operator import Operator
-from syno_nni.search_spaces.filled_slot import misfit
+from syno_nni.search_spaces.coefficients import unfit
 from syno_nni.search_spaces.slots import Slot, group_slots
 
 from .knapsack import Assignment, Option, one_for_all, options_from, solve
@@ -77,7 +77,7 @@ def choose_per_slot(model: nn.Module, slots: Sequence[Slot], operators: Sequence
         SlotError: no assignment keeps the budget, no operator fits anywhere, or ``model_ms`` is missing.
     """
     groups = group_slots(slots, group_by)
-    usable = [op for op in operators if any(not misfit(op, slot) for slot in slots)]
+    usable = [op for op in operators if any(not unfit(op, slot) for slot in slots)]
     if not usable:
         raise SlotError(f'none of the {len(operators)} operators fits one of the {len(slots)} slots')
     latencies = slot_latencies(model, groups, usable, timer=timer)

@@ -11,9 +11,9 @@ from __future__ import annotations
 import copy
 import fnmatch
 import gc
-import sys
 import weakref
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -22,7 +22,9 @@ from torch import nn
 from syno_nni.errors import SlotError, SynoError
 from syno_nni.modes import evaluating
 from syno_nni.operator import Operator
-from syno_nni.search_spaces.filled_slot import FilledSlot, misfit
+from syno_nni.search_spaces.coefficients import Fit, as_bound, fitting
+from syno_nni.search_spaces.filled_slot import FilledSlot
+from syno_nni.search_spaces.replace import replace_layer
 from syno_nni.search_spaces.slots import KINDS, Excluded, Slot, choose, did_you_mean, survey
 from syno_nni.search_spaces.trace import LAYERS, Example, example_of, keep_buffers, keep_random_state, unwrapped
 
@@ -36,7 +38,7 @@ Fillings = Filling | Mapping[str, Filling | None]
 def retrofit(model: nn.Module, op_or_mapping: Fillings, example_input: Example = None, *,
              slots: Sequence[Slot] | None = None, kinds: str | Collection[str] | None = None,
              coefficients: Mapping[str, int | str] | None = None,
-             on_misfit: Literal['error', 'keep'] = 'error', check: bool = True) -> nn.Module:
+             adapt: bool = True, on_misfit: Literal['error', 'keep'] = 'error', check: bool = True) -> nn.Module:
     """A copy of ``model`` with operators in its slots.
 
     Args:
@@ -50,6 +52,8 @@ def retrofit(model: nn.Module, op_or_mapping: Fillings, example_input: Example =
         kinds: kinds of slots to choose from. By default those of
             :func:`~syno_nni.search_spaces.slots.default_kinds`, and any that the mapping names itself.
         coefficients: as in :func:`~syno_nni.search_spaces.slots.find_slots`.
+        adapt: take other coefficients (``g``, ``s``, ...) in slots where an operator does not fit those of the binding, as
+            :func:`~syno_nni.search_spaces.coefficients.fitting` says. Those in ``coefficients`` were asked for and stay.
         on_misfit: whether a slot that an operator does not fit is an error, or keeps its layer.
         check: run the result once, on ``example_input`` or the input that the slots were found on, to see that every
             operator is reached and shapes come out right. Where it is not run, no other part of the model may hold a
@@ -71,15 +75,19 @@ def retrofit(model: nn.Module, op_or_mapping: Fillings, example_input: Example =
         if example_input is None:
             example_input = next((s.example for s in slots if s.example is not None), None)
             check = check and example_input is not None
-    filling = assign(mapping, slots, excluded, on_misfit=on_misfit) if slots or '*' not in mapping else {}
+    fit: Fit = partial(fitting, given=frozenset(coefficients or ())) if adapt else as_bound
+    filling = assign(mapping, slots, excluded, on_misfit=on_misfit, fit=fit) if slots or '*' not in mapping else {}
     if not filling:
-        raise SlotError(_nothing_filled(model, slots, excluded))
+        raise SlotError(_nothing_filled(model, mapping, slots, excluded, fit))
     result = copy.deepcopy(model)
     replaced: dict[str, weakref.ref[nn.Module]] = {}
     for slot in slots:
         if slot.name in filling:
             replaced[slot.name] = weakref.ref(result.get_submodule(slot.name))
-            _replace(result, (slot.name, *slot.aliases), FilledSlot.of(filling[slot.name], slot))
+            op = filling[slot.name]
+            replace_layer(result, (slot.name, *slot.aliases), FilledSlot.of(op, fit(op, slot)))
+    if example_input is not None:
+        declare_input(result, example_input)
     if check:
         check_retrofit(model, result, example_input)
     else:
@@ -88,8 +96,10 @@ def retrofit(model: nn.Module, op_or_mapping: Fillings, example_input: Example =
 
 
 def assign(mapping: Mapping[str, Operator | None], slots: Sequence[Slot], excluded: Sequence[Excluded] = (), *,
-           on_misfit: Literal['error', 'keep'] = 'error') -> dict[str, Operator]:
+           on_misfit: Literal['error', 'keep'] = 'error', fit: Fit = fitting) -> dict[str, Operator]:
     """Which operator fills which slot, by slot name; kept slots are left out. ``None`` in the mapping means keep.
+
+    ``fit`` gives a slot the coefficients that the operator gets in it, or raises SlotError.
 
     Raises:
         SlotError: a key of the mapping names nothing, or an operator does not fit its slot.
@@ -99,16 +109,17 @@ def assign(mapping: Mapping[str, Operator | None], slots: Sequence[Slot], exclud
             raise SlotError(_unknown(key, slots, excluded))
     filling: dict[str, Operator] = {}
     for slot in slots:
-        ranked = [(rank, key) for key in mapping if (rank := _rank(key, slot)) is not None]
-        op = mapping[min(ranked, key=lambda pair: pair[0])[1]] if ranked else None
+        op = _wanted(mapping, slot)
         if op is None:
             continue
-        reason = misfit(op, slot)
-        if not reason:
+        try:
+            fit(op, slot)
+        except SlotError as error:
+            if on_misfit == 'error':
+                raise SlotError(f'operator {op.id} does not fit slot {slot.name} ({slot.kind}): {error}; '
+                                "choose other slots, or pass on_misfit='keep'") from error
+        else:
             filling[slot.name] = op
-        elif on_misfit == 'error':
-            raise SlotError(f'operator {op.id} does not fit slot {slot.name} ({slot.kind}): {reason}; '
-                            "choose other slots, or pass on_misfit='keep'")
     return filling
 
 
@@ -215,7 +226,7 @@ def apply_slot_config(model: nn.Module, config: Mapping[str, Any], *, inplace: b
                             'another architecture?')
     result = model if inplace else copy.deepcopy(model)
     for name, module in filled.items():
-        _replace(result, (name, *config['slots'][name].get('aliases', ())), module)
+        replace_layer(result, (name, *config['slots'][name].get('aliases', ())), module)
     return result
 
 
@@ -258,6 +269,12 @@ def _slots_for(model: nn.Module, mapping: Mapping[str, Operator | None], example
     return slots, excluded
 
 
+def _wanted(mapping: Mapping[str, Operator | None], slot: Slot) -> Operator | None:
+    """What the most specific key of the mapping puts into the slot; None for nothing."""
+    ranked = [(rank, key) for key in mapping if (rank := _rank(key, slot)) is not None]
+    return mapping[min(ranked, key=lambda pair: pair[0])[1]] if ranked else None
+
+
 def _rank(key: str, slot: Slot) -> int | None:
     """How specifically a key of the mapping means the slot: 0 by name, 1 by pattern, 2 by kind, None not at all."""
     names = (slot.name, *slot.aliases)
@@ -271,40 +288,51 @@ def _rank(key: str, slot: Slot) -> int | None:
 def _unknown(key: str, slots: Sequence[Slot], excluded: Sequence[Excluded]) -> str:
     for layer in excluded:
         if key != '*' and fnmatch.fnmatchcase(layer.name, key):
-            hint = "; name it in full or pass kinds='all'" if 'not among the kinds' in layer.reason else ''
+            hint = "; name it in full or pass kinds='all'" if layer.cause == 'kind' else ''
             return f'no operator can go into {layer.name}: {layer.reason}{hint}'
     names = [s.name for s in slots]
     return f'no slot is called or matches {key!r}{did_you_mean(key, names)}; `syno-nni slots` lists the slots'
 
 
-def _nothing_filled(model: nn.Module, slots: Sequence[Slot], excluded: Sequence[Excluded]) -> str:
+def _nothing_filled(model: nn.Module, mapping: Mapping[str, Operator | None], slots: Sequence[Slot],
+                    excluded: Sequence[Excluded], fit: Fit) -> str:
     if slots:
-        return f'the mapping keeps all {len(slots)} slots of {type(model).__name__}'
-    why = dict.fromkeys(f'{e.name}: {e.reason}' for e in excluded)
-    return f'{type(model).__name__} has no slot' + (f' ({"; ".join(list(why)[:3])})' if why else
+        reasons = {slot.name: _reason(fit, op, slot) for slot in slots if (op := _wanted(mapping, slot)) is not None}
+        if not reasons:
+            return f'the mapping keeps all {len(slots)} slots of {type(model).__name__}'
+        # One slot for each reason: the same layer often comes many times.
+        first = {reason: name for name, reason in reversed(reasons.items())}
+        why = [f'{name}: {reason}' for reason, name in reversed(first.items())]
+        more = f'; and {len(why) - 3} more reasons' if len(why) > 3 else ''
+        return (f'nothing fits one of the {len(reasons)} slots of {type(model).__name__} that it is for '
+                f'({"; ".join(why[:3])}{more})')
+    why = list(dict.fromkeys(f'{e.name}: {e.reason}' for e in excluded))
+    return f'{type(model).__name__} has no slot' + (f' ({"; ".join(why[:3])})' if why else
                                                    ': it has no convolution or linear layer')
 
 
-# --- replacing -------------------------------------------------------------------------------------------------------
+def _reason(fit: Fit, op: Operator, slot: Slot) -> str:
+    try:
+        fit(op, slot)
+    except SlotError as error:
+        return str(error)
+    return ''
 
-def _replace(model: nn.Module, names: Sequence[str], filled: FilledSlot) -> None:
-    """Put ``filled`` in the place of the layer that the model holds under ``names``."""
-    old = model.get_submodule(names[0])
-    like = next((p for p in old.parameters() if p.is_floating_point()), None)
-    if like is not None:
-        filled.to(device=like.device, dtype=like.dtype)
-    bias = getattr(old, 'bias', None)
-    if filled.bias is not None and bias is not None:
-        with torch.no_grad():
-            filled.bias.copy_(bias)
-    filled.train(old.training)
-    for name in names:
-        parent, _, child = name.rpartition('.')
-        setattr(model.get_submodule(parent), child, filled)
-    if 'timm' in sys.modules:
-        # One node in timm's fx graphs (feature extraction): nothing inside a slot is a feature of the model.
-        from timm.layers import register_notrace_module
-        register_notrace_module(FilledSlot)
+
+def declare_input(model: nn.Module, example_input: Example) -> None:
+    """Tell timm's data pipeline the image size that the operators of a retrofitted timm model are built for.
+
+    Does nothing for other models and for inputs that are no single batch of images.
+    """
+    cfg = getattr(model, 'pretrained_cfg', None)
+    args, kwargs = example_of(model, example_input)
+    if not isinstance(cfg, Mapping) or kwargs or len(args) != 1 or getattr(args[0], 'ndim', 0) != 4:
+        return
+    size = tuple(args[0].shape[1:])
+    if tuple(cfg.get('input_size', ())) != size:
+        model.pretrained_cfg = model.default_cfg = {  # type: ignore[assignment]
+            **{k: v for k, v in cfg.items() if k not in ('test_input_size', 'min_input_size', 'test_crop_pct')},
+            'input_size': size, 'pool_size': None}
 
 
 def _channels(module: Any) -> tuple[int, int]:

@@ -4,22 +4,19 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from syno_nni.errors import ConfigError
-from syno_nni.measure import RUNTIMES
 from syno_nni.text import columns, quantity
 
 from .arguments import SubParsers, positive
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from syno_nni.data.config import DataConfig
     from syno_nni.operator import Operator
-    from syno_nni.search.from_run import RunChoice
-
+    from syno_nni.search.recipe import Recipe
+    from syno_nni.search_spaces.retrofit.per_slot import Choice
 
 
 def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
@@ -73,64 +70,45 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    _check(args)
-    import torch
-
-    from syno_nni import model_zoo
-    from syno_nni.model_zoo.card import folder_card
-    from syno_nni.model_zoo.evidence import change, latencies, versions
-    from syno_nni.search.from_run import choice_of_run
-    from syno_nni.search_spaces.retrofit.retrofit import retrofit, slot_config
-    choice = choice_of_run(args.from_run, args.candidate) if args.from_run else None
-    data = _data(args, choice)
-    original = _original(args, choice, data)
-    example = torch.randn(_shape(args, choice, data, original))
-    mapping, slots = _what(args, choice, original, example, data)
-    result = retrofit(original, mapping, example, slots=slots, on_misfit='keep')
-    evidence: dict[str, Any] = {'command': shlex.join(['syno-nni', *sys.argv[1:]]), 'versions': dict(versions()),
-                                'change': change(original, result, slots, example)}
-    evidence |= _weights(args, original, result, data)
-    if choice is not None:
-        evidence['run'] = choice.provenance
-    evidence['latency'] = latencies(original, result, example, _runtimes(args.runtime), threads=args.threads,
-                                    seconds=args.seconds)
-    base = getattr(original, 'syno_base', None) or original.pretrained_cfg['architecture']
-    folder = args.out or Path(f'{base}-syno')
-    card = folder_card(folder.name, base, slot_config(result), evidence)
-    model_zoo.save_folder(result, folder, base=base, input_size=example.shape[1:], evidence=evidence, card=card)
-    print(_summary(evidence))
-    if args.onnx:
-        from syno_nni.measure.onnx import export_onnx
-        export_onnx(result.eval(), example, folder / 'model.onnx', free_batch=True)
+    from syno_nni.search.recipe import make_retrofit
+    done = make_retrofit(_recipe(args), command=shlex.join(['syno-nni', *sys.argv[1:]]))
+    folder = done.save(args.out, onnx=args.onnx)
+    if done.choice is not None:
+        print(_choices(done.choice), end='\n\n')
+    print(_summary(done.evidence))
     print(f'\nWritten to {folder}: {", ".join(sorted(p.name for p in folder.iterdir()))}')
     print(f"Load with: import syno_nni.model_zoo; timm.create_model('local-dir:{folder}', pretrained=True)")
     return 0
 
 
-def _check(args: argparse.Namespace) -> None:
-    """What can be told without loading torch."""
-    if args.from_run and (args.operator or args.budget):
-        raise ConfigError('--from-run brings its operator: leave out --operator and --budget')
+def _recipe(args: argparse.Namespace) -> Recipe:
+    """What the options ask for.
+
+    Raises:
+        ConfigError: an option cannot be read, or two of them contradict each other.
+    """
     if not args.from_run and not args.model:
         raise ConfigError('name a timm model, or a search with --from-run RUN_DIR')
-    if not (args.from_run or args.operator or args.budget):
-        raise ConfigError('what goes into the slots? give --operator, --from-run or --budget; `syno-nni zoo` lists operators')
-    if args.candidate and not args.from_run:
-        raise ConfigError('--candidate is of a run: add --from-run RUN_DIR')
-    if args.steps and not args.data:
-        raise ConfigError('--steps trains on images: add --data')
-    if args.steps < 0:
-        raise ConfigError(f'--steps must be at least 0, got {args.steps}')
-    _runtimes(args.runtime)
-    _losses(args.losses)
-
-
-def _runtimes(text: str) -> list[str]:
-    names = [name for name in text.split(',') if name and name != 'none']
-    for name in names:
-        if name not in RUNTIMES:
-            raise ConfigError(f'--runtime: unknown runtime {name!r:.40}; choose from {", ".join(RUNTIMES)}, none')
-    return names
+    runtimes = [name for name in args.runtime.split(',') if name and name != 'none']
+    losses = _losses(args.losses)
+    from syno_nni.search.recipe import Evidence, Recipe, Weights
+    from syno_nni.search_spaces.retrofit.distill import Losses
+    from syno_nni.search_spaces.retrofit.per_slot import Budget
+    from syno_nni.search_spaces.selection import Selection
+    operators = [_named(text) for text in args.operator]
+    keys = [key for key, _ in operators]
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    if twice is not None and not args.budget:
+        raise ConfigError(f'--operator: two of them fill {"all slots" if twice == "*" else twice}; say which slots each is for '
+                          '(SLOTS=OPERATOR), or let --budget choose')
+    return Recipe(
+        args.model or '', {} if args.budget else dict(operators), Budget.parse(args.budget) if args.budget else None,
+        [op for _, op in operators] if args.budget else (), args.from_run, args.candidate,
+        Selection(args.kinds or 'auto', args.include, args.exclude, coefficients={'g': args.groups} if args.groups else {},
+                  group_by=args.group_by),
+        args.num_classes, args.channels, args.image_size,
+        Weights(args.checkpoint, args.pretrained, _data(args), args.steps, args.learning_rate, Losses(**losses)),
+        Evidence(runtimes, args.threads, args.seconds))
 
 
 def _losses(text: str) -> dict[str, float]:
@@ -147,80 +125,20 @@ def _losses(text: str) -> dict[str, float]:
     return weights
 
 
-# --- the original ----------------------------------------------------------------------------------------------------
+def _data(args: argparse.Namespace) -> DataConfig | None:
+    if not args.data:
+        return None
+    from pydantic import ValidationError
 
-def _data(args: argparse.Namespace, choice: RunChoice | None) -> Any:
-    """The splits to fit and test on, or those of the run, whose classes decide the model's head."""
-    from syno_nni.data.datasets import load_data
-    from syno_nni.run.config import DataConfig
-    if args.data:
-        given = {'name': args.data, 'image_size': args.image_size or 32, 'channels': args.channels or 3,
-                 'path': args.data_path, 'train_samples': args.train_samples}
-        return load_data(DataConfig(**{k: v for k, v in given.items() if v is not None}))
-    return load_data(choice.config.data) if choice is not None else None
-
-
-def _original(args: argparse.Namespace, choice: RunChoice | None, data: Any) -> nn.Module:
-    import syno_nni.model_zoo  # noqa: F401  so that its models have names
-    from syno_nni.backbone import create_backbone
-    config = choice.config if choice is not None else None
-    name = args.model or (config.model.name if config else '')
-    if config and name != config.model.name:
-        raise ConfigError(f'{args.from_run} searched operators for {config.model.name}; leave {name} out, or take the '
-                          'formula with --operator')
-    kwargs = dict(config.model.kwargs) if config else {}
-    classes = args.num_classes or (data.num_classes if data is not None else None)
-    if classes:
-        kwargs['num_classes'] = classes
-    channels = args.channels or (config.data.channels if config else None)
-    if channels:
-        kwargs['in_chans'] = channels
-    model = create_backbone(name, pretrained=args.pretrained or name.startswith(('local-dir:', 'hf-hub:')), **kwargs)
-    if args.checkpoint:
-        _load(model, args.checkpoint)
-    return model.eval()
-
-
-def _load(model: nn.Module, path: Path) -> None:
-    from timm.models import load_state_dict
-    if not path.is_file():
-        raise ConfigError(f'--checkpoint {path}: there is no such file')
+    from syno_nni.data.config import DataConfig
+    given = {'name': args.data, 'image_size': args.image_size, 'channels': args.channels, 'path': args.data_path,
+             'train_samples': args.train_samples}
     try:
-        model.load_state_dict(load_state_dict(str(path)))
-    except Exception as error:  # safetensors, torch and timm each raise their own
-        raise ConfigError(f'--checkpoint {path}: {" ".join(str(error).split())[:300]}') from None
-
-
-def _shape(args: argparse.Namespace, choice: RunChoice | None, data: Any, model: nn.Module) -> tuple[int, ...]:
-    if choice is not None:
-        return choice.input_shape
-    declared = model.pretrained_cfg.get('input_size', (3, 224, 224))
-    size = args.image_size or (data.image_size if data is not None else None)
-    channels = args.channels or declared[0]
-    return (1, channels, size, size) if size else (1, channels, *declared[1:])
-
-
-# --- what fills the slots --------------------------------------------------------------------------------------------
-
-def _what(args: argparse.Namespace, choice: RunChoice | None, original: nn.Module, example: Any,
-          data: Any) -> tuple[dict[str, Any], list[Any]]:
-    if choice is not None:
-        return choice.fillings(original)
-    from syno_nni.search_spaces.slots import KINDS, find_slots
-    named = [_named(text) for text in args.operator]
-    # Kinds that the operators name themselves are wanted too.
-    kinds = args.kinds or ('auto' if args.budget or all(k == '*' for k, _ in named) else
-                           ['auto', *(k for k, _ in named if k in KINDS)])
-    if isinstance(kinds, list) and all(k in KINDS for k, _ in named):
-        kinds = [k for k, _ in named]
-    slots, excluded = find_slots(original, example, kinds=kinds, include=args.include, exclude=args.exclude,
-                                 coefficients={'g': args.groups} if args.groups else None)
-    if args.budget:
-        return _choose(args, original, example, slots, [op for _, op in named], data), slots
-    mapping = dict(named)
-    from syno_nni.search_spaces.retrofit.retrofit import assign
-    assign(mapping, slots, excluded, on_misfit='keep')  # names that mean nothing are errors, before anything slow
-    return mapping, slots
+        return DataConfig(**{k: v for k, v in given.items() if v is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = '.'.join(map(str, first['loc']))
+        raise ConfigError(f'--data {args.data}: {where}{": " * bool(where)}{first["msg"]}') from None
 
 
 def _named(text: str) -> tuple[str, Operator]:
@@ -232,78 +150,16 @@ def _named(text: str) -> tuple[str, Operator]:
     return '*', find_operator(text)[0]
 
 
-def _choose(args: argparse.Namespace, original: nn.Module, example: Any, slots: list[Any], operators: list[Operator],
-            data: Any) -> dict[str, Any]:
+def _choices(choice: Choice) -> str:
+    """What was chosen per group of slots, as a table."""
     from syno_nni import model_zoo
-    from syno_nni.measure.latency import measure, measure_pair
-    from syno_nni.operator import classics
-    from syno_nni.search_spaces.retrofit.per_slot import Budget, choose_per_slot
-    budget = Budget.parse(args.budget)
-    runtime = (_runtimes(args.runtime) or ['eager'])[0]
-    if not operators:
-        operators = [model_zoo.load(name).operator for name in model_zoo.names()]
-        operators += [classics.grouped_conv2d(), classics.low_rank_linear(), classics.grouped_linear()]
-
-    def timer(candidate: nn.Module, baseline: nn.Module, x: Any) -> tuple[float, float]:
-        pair = measure_pair(candidate, baseline, x, seconds=0.4, runtime=runtime, threads=args.threads)
-        return pair.baseline.median_ms, pair.speedup
-
-    score = _accuracy_of(data.val) if args.data else None
-    batches = _fitting_images(data) if args.data else None
-    whole = measure(original, example, runtime=runtime, threads=args.threads, seconds=1.0).median_ms
-    chosen = choose_per_slot(original, slots, operators, budget, model_ms=whole, group_by=args.group_by, batches=batches,
-                             score=score, timer=timer)
-    by_id = {op.id: op for op in operators}
     known = {model_zoo.load(name).operator.id: name for name in model_zoo.names()}
     rows = [('group', 'slots', 'choice', 'ms', 'kept ms', 'loss')]
-    for group, name in chosen.assignment.choices.items():
-        option = next(o for o in chosen.options[group] if o.name == name)
-        rows.append((group, str(len(chosen.groups[group])), known.get(name, name), f'{option.latency_ms:.3f}',
-                     f'{chosen.options[group][0].latency_ms:.3f}', f'{option.loss:.3g}'))
-    print(columns(rows, {1, 3, 4, 5}), end='\n\n')
-    mapping = chosen.assignment.mapping(chosen.groups, by_id)
-    if set(mapping.values()) == {'keep'}:
-        raise ConfigError(f'--budget {args.budget}: the best choice keeps every layer; allow more loss or less latency')
-    return mapping
-
-
-# --- weights ---------------------------------------------------------------------------------------------------------
-
-def _weights(args: argparse.Namespace, original: nn.Module, result: nn.Module, data: Any) -> dict[str, Any]:
-    """Warm start and distillation, as far as there is something to start from; what was done, as evidence."""
-    from syno_nni.search_spaces.retrofit.distill import Losses, distill
-    from syno_nni.search_spaces.retrofit.warm_start import warm_start
-    done: dict[str, Any] = {'weights': 'fresh'}
-    started = args.checkpoint or args.pretrained or str(args.model).startswith(('local-dir:', 'hf-hub:'))
-    if started:
-        errors = warm_start(original, result, _fitting_images(data) if args.data else None)
-        done = {'weights': 'warm start', 'slot_error': round(sum(errors.values()) / len(errors), 4)}
-    if args.steps:
-        from torch.utils.data import DataLoader
-        losses = Losses(**_losses(args.losses))
-        distill(original, result, DataLoader(data.train, 64, shuffle=True, drop_last=len(data.train) > 64),
-                steps=args.steps, losses=losses, learning_rate=args.learning_rate)
-        done['weights'] += f', {args.steps} steps of distillation'
-    if args.data and (started or args.steps):
-        done['accuracy'] = {
-            'dataset': args.data, 'split': 'test', 'accuracy': _accuracy_of(data.test)(result) / 100,
-            'baseline_accuracy': _accuracy_of(data.test)(original) / 100, 'recipe': f'Weights: {done["weights"]}.',
-            'seeds': [0]}
-    return done
-
-
-def _fitting_images(data: Any) -> list[Any]:
-    from torch.utils.data import DataLoader
-    batches = iter(DataLoader(data.train, 64))
-    return [batch for batch, _ in zip(batches, range(2), strict=False)]
-
-
-def _accuracy_of(split: Any) -> Callable[[nn.Module], float]:
-    """A function that scores models on a split, in percent."""
-    def score(model: nn.Module) -> float:
-        from syno_nni.nas.training import accuracy
-        return 100 * accuracy(model, split)
-    return score
+    for group, name in choice.assignment.choices.items():
+        option = next(o for o in choice.options[group] if o.name == name)
+        rows.append((group, str(len(choice.groups[group])), known.get(name, name), f'{option.latency_ms:.3f}',
+                     f'{choice.options[group][0].latency_ms:.3f}', f'{option.loss:.3g}'))
+    return columns(rows, {1, 3, 4, 5})
 
 
 def _summary(evidence: dict[str, Any]) -> str:
@@ -320,6 +176,7 @@ def _summary(evidence: dict[str, Any]) -> str:
                      + ' noisy' * r['noisy']))
     accuracy = evidence.get('accuracy')
     if accuracy:
-        rows.append(('test accuracy', *(f'{100 * accuracy[key]:.2f} %' for key in ('baseline_accuracy', 'accuracy')), ''))
+        before, after = (f'{100 * accuracy[key]:.2f} %' for key in ('baseline_accuracy', 'accuracy'))
+        rows.append(('test accuracy', before, after, ''))
     error = f', error of the slots {evidence["slot_error"]:.3f}' if 'slot_error' in evidence else ''
     return f'{columns(rows, {1, 2})}\n\n{change["slots"]} slots filled; weights: {evidence["weights"]}{error}'

@@ -28,15 +28,15 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from syno_nni.backbone import create_backbone
+    from syno_nni.search_spaces.selection import Selection
     from syno_nni.search_spaces.slot_table import format_slot_table, slot_rows
-    from syno_nni.search_spaces.slots import find_slots
     model = create_backbone(args.model, in_chans=args.channels)
     shape = (1, args.channels, args.image_size, args.image_size) if args.image_size else None
-    slots, excluded = find_slots(model, shape, kinds=args.kinds, include=args.include, exclude=args.exclude)
+    selected = Selection(args.kinds, args.include, args.exclude).of(model, shape)
     times = None
     if args.latency:
         from syno_nni.search_spaces.retrofit.measure_slots import layer_latencies
         times = layer_latencies(model, shape)
-    rows = slot_rows(slots, excluded, times)
+    rows = slot_rows(selected.slots, selected.excluded, times)
     print(json.dumps(rows, indent=2) if args.json else format_slot_table(rows))
     return 0

@@ -108,7 +108,7 @@ def _volume(labels: Iterable[Coordinate]) -> Size:
             powers[variable] += exponent
         if size.coefficient != 1:
             coefficient = coefficient * size.coefficient
-    return Size(powers.items(), coefficient)
+    return Size(powers.items(), coefficient, internal=True)
 
 
 @dataclass(frozen=True)

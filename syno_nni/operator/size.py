@@ -38,10 +38,15 @@ class Size:
     coefficient: Fraction
     powers: tuple[tuple[str, int], ...]
 
-    def __init__(self, powers: Iterable[tuple[str, int]] = (), coefficient: int | Fraction = 1) -> None:
+    def __init__(self, powers: Iterable[tuple[str, int]] = (), coefficient: int | Fraction = 1, *,
+                 internal: bool = False) -> None:
+        # What people write has bounds. A product that is only compared, such as the volume of a loop nest over a large
+        # layer, has none.
         self.powers = tuple(sorted((v, e) for v, e in powers if e))
         self.coefficient = Fraction(coefficient)
         self._hash = hash((self.powers, self.coefficient))
+        if internal:
+            return
         if not 0 < self.coefficient.numerator < MAX_NUMBER or self.coefficient.denominator >= MAX_NUMBER:
             raise SizeError(f'the number in a size must be positive, with at most 12 digits above and below the line; '
                             f'got {shown(self.coefficient)}')

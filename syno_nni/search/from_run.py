@@ -14,12 +14,8 @@ from syno_nni.run.candidate import BASELINE
 from syno_nni.run.config import SearchConfig
 from syno_nni.run.directory import load_run
 from syno_nni.run.state import RunState, Trial
-from syno_nni.search_spaces.backbone import wide_enough
-from syno_nni.search_spaces.slots import Slot, find_slots, group_slots
-from syno_nni.synthesis import Heuristics
-
-LABEL = 'operator'
-"""What :class:`~syno_nni.search_spaces.backbone.BackboneSpace` calls its choices, or begins their names with."""
+from syno_nni.search_spaces.selection import Selection
+from syno_nni.search_spaces.slots import Slot
 
 
 @dataclass(frozen=True)
@@ -37,18 +33,8 @@ class RunChoice:
 
     def fillings(self, model: nn.Module) -> tuple[dict[str, Operator | str], list[Slot]]:
         """What fills the slots of ``model`` (the run's), and these slots, found as the search found them."""
-        slots_config = self.config.slots
-        slots, _ = find_slots(model, self.input_shape, kinds=slots_config.kinds, include=slots_config.include,
-                              exclude=slots_config.exclude, min_share=slots_config.min_share,
-                              coefficients=dict(self.config.space.variables))
-        ratio = self.config.space.limits.get('window_ratio', Heuristics().window_ratio)
-        slots, _ = wide_enough(slots, float(ratio))  # type: ignore[arg-type]
-        mapping: dict[str, Operator | str] = {}
-        for name, members in group_slots(slots, slots_config.group_by).items():
-            label = LABEL if slots_config.group_by == 'model' else f'{LABEL}/{name}'
-            text = self.sample.get(label, 'keep')
-            mapping |= {s.name: text if text == 'keep' else Operator.parse(text) for s in members}
-        return mapping, slots
+        selected = Selection.of_search(self.config).of(model, self.input_shape)
+        return selected.fillings(self.sample), selected.slots
 
 
 def choice_of_run(run_dir: Path, candidate_id: str = '') -> RunChoice:

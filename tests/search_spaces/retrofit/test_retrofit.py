@@ -310,3 +310,11 @@ class TestFilledSlot:
         x = torch.randn(2, 8, 6, 6)
         program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim('batch', min=2)},))
         torch.testing.assert_close(program.module()(torch.cat([x, x, x])), model(torch.cat([x, x, x])))
+
+
+def test_a_layer_beyond_what_people_write_in_sizes() -> None:
+    """A large classifier: products of its sizes have more digits than a size in a formula may."""
+    low_rank = 'out[n:N, t:T, o:C_out] = sum[c:C_in, d:C_in/s] in[n, t, c] * w1[d, c] * w2[o, d]'
+    with torch.device('meta'):
+        slot = FilledSlot(Operator.parse(low_rank), {'N': 1, 'C_in': 25088, 'C_out': 4096, 'T': 1, 's': 2}, layout='NC')
+        assert slot(torch.empty(2, 25088)).shape == (2, 4096)
