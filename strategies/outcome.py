@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +10,7 @@ from typing import Any
 
 from syno_nni.nas.mutable import KEEP
 from syno_nni.operator import Operator
-from syno_nni.run.records import Error, ErrorKind, Finished, Submitted
+from syno_nni.run.records import Error, ErrorKind, Finished, Submitted, odd_metric
 from syno_nni.run.state import BASELINE
 from syno_nni.run.state import Candidate as RunCandidate
 
@@ -124,10 +123,7 @@ def unusable(metrics: Mapping[str, Any]) -> str | None:
     default = metrics.get('default')
     if isinstance(default, bool) or not isinstance(default, (int, float)):
         return f"the final metric needs a number under 'default', got {default!r}"
-    for key, value in metrics.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            return f'metric {key} is {value}, want a finite number'
-    return None
+    return odd_metric(metrics)
 
 
 def plain(metrics: Mapping[Any, Any]) -> dict[str, Any]:

@@ -36,7 +36,8 @@ _SORTS = ((stat.S_ISDIR, 'a directory'), (stat.S_ISFIFO, 'a named pipe'), (stat.
 _LONGEST_SHOWN = 300
 
 
-def read_bytes(path: str | os.PathLike[str], *, limit: int, error: type[SynoError] = SynoError, what: str = 'the file') -> bytes:
+def read_bytes(path: str | os.PathLike[str], *, limit: int, error: type[SynoError] = SynoError,
+               what: str = 'the file') -> bytes:
     """All bytes of a regular file of at most ``limit`` bytes.
 
     Args:
@@ -157,6 +158,22 @@ def exists(path: str | os.PathLike[str]) -> bool:
     return True
 
 
+def is_directory(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a directory that can be looked at; False for paths that there cannot be."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a regular file; False for paths that there cannot be."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 def check_path(path: str | os.PathLike[str], *, error: type[SynoError] = SynoError, what: str = 'the path') -> Path:
     """A path that may come to exist: no NUL, no part that is too long.
 
@@ -165,9 +182,9 @@ def check_path(path: str | os.PathLike[str], *, error: type[SynoError] = SynoErr
     """
     try:
         os.lstat(path)
-    except FileNotFoundError:
-        pass
     except (OSError, ValueError) as fault:
+        if isinstance(fault, OSError) and fault.errno != errno.ENAMETOOLONG:
+            return Path(path)  # missing, or out of reach, which whoever opens it will say
         raise error(f'{what} {show_path(path)}: {_reason(fault)}') from None
     return Path(path)
 

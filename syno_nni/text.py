@@ -83,7 +83,9 @@ def did_you_mean(name: object, names: Iterable[str], n: int = 1, *, cutoff: floa
 
 
 def columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
-    """Rows of cells (the first is the head) in aligned columns; those numbered in ``right`` are flush right."""
+    """Rows of cells (the first is the head) in aligned columns; those numbered in ``right`` are flush right. Each row is a
+    visible line."""
+    rows = [[shorten(visible(text), 300) for text in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ('  '.join(cell.rjust(width) if i in right else cell.ljust(width)
                        for i, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in rows)

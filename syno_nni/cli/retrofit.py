@@ -13,6 +13,7 @@ from syno_nni.measure import RUNTIMES
 from syno_nni.text import columns, quantity
 
 from .arguments import SubParsers, positive
+from .terminal import say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -98,12 +99,12 @@ def run(args: argparse.Namespace) -> int:
     folder = args.out or Path(f'{base}-syno')
     card = folder_card(folder.name, base, slot_config(result), evidence)
     model_zoo.save_folder(result, folder, base=base, input_size=example.shape[1:], evidence=evidence, card=card)
-    print(_summary(evidence))
+    say(_summary(evidence))
     if args.onnx:
         from syno_nni.measure.onnx import export_onnx
         export_onnx(result.eval(), example, folder / 'model.onnx', free_batch=True)
-    print(f'\nWritten to {folder}: {", ".join(sorted(p.name for p in folder.iterdir()))}')
-    print(f"Load with: import syno_nni.model_zoo; timm.create_model('local-dir:{folder}', pretrained=True)")
+    say(f'\nWritten to {folder}: {", ".join(sorted(p.name for p in folder.iterdir()))}')
+    say(f"Load with: import syno_nni.model_zoo; timm.create_model('local-dir:{folder}', pretrained=True)")
     return 0
 
 
@@ -260,7 +261,7 @@ def _choose(args: argparse.Namespace, original: nn.Module, example: Any, slots: 
         option = next(o for o in chosen.options[group] if o.name == name)
         rows.append((group, str(len(chosen.groups[group])), known.get(name, name), f'{option.latency_ms:.3f}',
                      f'{chosen.options[group][0].latency_ms:.3f}', f'{option.loss:.3g}'))
-    print(columns(rows, {1, 3, 4, 5}), end='\n\n')
+    say(columns(rows, {1, 3, 4, 5}), end='\n\n')
     mapping = chosen.assignment.mapping(chosen.groups, by_id)
     if set(mapping.values()) == {'keep'}:
         raise ConfigError(f'--budget {args.budget}: the best choice keeps every layer; allow more loss or less latency')

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from syno_nni.errors import ConfigError
-from syno_nni.files import DESCRIPTION_BYTES, check_file, show_path
+from syno_nni.files import DESCRIPTION_BYTES, check_file, is_directory, is_file, show_path
 from syno_nni.schema import Ambiguous, Flag, Section, SourceFloat, SourceInt, plain
 from syno_nni.text import cell, did_you_mean
 
@@ -254,7 +254,7 @@ def _check_paths(file: _File, service: Mapping[str, Any], source: str, folder: P
                'trainingService.trialCodeDirectory': service.get('trialCodeDirectory'),
                'assessor.codeDirectory': file.assessor.code_directory if file.assessor else None}
     for key, name in folders.items():
-        if name is not None and not _is_dir(folder / Path(name).expanduser()):
+        if name is not None and not is_directory(folder / Path(name).expanduser()):
             raise ConfigError(f'{source}: {key}: there is no directory {show_path(name)}')
     if file.search_space_file is not None:
         try:
@@ -264,20 +264,6 @@ def _check_paths(file: _File, service: Mapping[str, Any], source: str, folder: P
             raise ConfigError(f'{source}: searchSpaceFile: {error}') from None
     for machine in service.get('machineList') or ():
         key = machine.get('sshKeyFile', '~/.ssh/id_rsa')
-        if machine.get('password') is None and (key is None or not _is_file(folder / Path(key).expanduser())):
+        if machine.get('password') is None and (key is None or not is_file(folder / Path(key).expanduser())):
             raise ConfigError(f'{source}: trainingService.machineList: there is no SSH key {show_path(key)} for '
                               f'{cell(machine["host"], 80)}, and no password')
-
-
-def _is_dir(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # too long, or NUL
-        return False
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False

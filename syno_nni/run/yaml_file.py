@@ -61,17 +61,17 @@ def dump_yaml(data: Any) -> str:
 
 _NUMBER_TAG, _ODD_TAG, _BOOL_TAG, _NULL_TAG = '?number', '?ambiguous', '?bool', '?null'
 _TEXT_TAG = 'tag:yaml.org,2002:str'
-_NUMBER = re.compile(r'''[-+]?(0|[1-9][0-9]*(_[0-9]+)*)                                    # 12, 1_000
+_NUMBER = re.compile(r"""[-+]?(0|[1-9][0-9]*(_[0-9]+)*)                                    # 12, 1_000
                          |[-+]?0x[0-9a-fA-F]+|[-+]?0o[0-7]+|[-+]?0b[01]+                   # 0x10, 0o17, 0b1
                          |[-+]?(\.[0-9]+|[0-9]+(_[0-9]+)*(\.[0-9]*)?)([eE][-+]?[0-9]+)     # 1e9, 1.5e-3
                          |[-+]?(\.[0-9]+|[0-9]+(_[0-9]+)*\.[0-9]*)                         # 1.5, .5, 1.
-                         |[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)''', re.VERBOSE)
-_ODD = re.compile(r'''[-+]?0[0-9_]+                                                        # 010
+                         |[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)""", re.VERBOSE)
+_ODD = re.compile(r"""[-+]?0[0-9_]+                                                        # 010
                       |[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?                        # 1:30
                       |[-+]?\.?[0-9][0-9._]*_[0-9._]*(e[-+]?[0-9]+)?                       # 1__0
                       |[-+]?0x[0-9a-fA-F_]+|[-+]?0b[01_]+
                       |[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt \t].*)?                          # 2024-01-31
-                      |yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF''', re.VERBOSE)
+                      |yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF""", re.VERBOSE)
 
 
 def _number(text: str) -> int | float:
