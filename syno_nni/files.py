@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -187,25 +186,6 @@ def check_path(path: str | os.PathLike[str], *, error: type[SynoError] = SynoErr
             return Path(path)  # missing, or out of reach, which whoever opens it will say
         raise error(f'{what} {show_path(path)}: {_reason(fault)}') from None
     return Path(path)
-
-
-def write_atomically(path: Path, content: bytes, *, error: type[SynoError] = SynoError, what: str = 'the file') -> None:
-    """Write a file so that readers see the old one or the new one, never a part.
-
-    Raises:
-        SynoError: of class ``error``: the folder is missing, full or not writable.
-    """
-    temporary = None
-    try:
-        file, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name[:100]}.')
-        with os.fdopen(file, 'wb') as out:
-            out.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except (OSError, ValueError) as fault:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise error(f'{show_path(path)}: cannot write {what}: {_reason(fault)}') from None
 
 
 def show_path(path: object) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from syno_nni.errors import ConfigError
+from syno_nni.files import WEIGHTS_BYTES, check_file, show_path
 from syno_nni.measure import RUNTIMES
-from syno_nni.text import columns, quantity
+from syno_nni.text import cell, columns, quantity
 
 from .arguments import SubParsers, positive
 from .terminal import say
@@ -184,12 +185,11 @@ def _original(args: argparse.Namespace, choice: RunChoice | None, data: Any) -> 
 
 def _load(model: nn.Module, path: Path) -> None:
     from timm.models import load_state_dict
-    if not path.is_file():
-        raise ConfigError(f'--checkpoint {path}: there is no such file')
+    check_file(path, limit=WEIGHTS_BYTES, error=ConfigError, what='--checkpoint')
     try:
         model.load_state_dict(load_state_dict(str(path)))
     except Exception as error:  # safetensors, torch and timm each raise their own
-        raise ConfigError(f'--checkpoint {path}: {" ".join(str(error).split())[:300]}') from None
+        raise ConfigError(f'--checkpoint {show_path(path)}: {cell(error, 300)}') from None
 
 
 def _shape(args: argparse.Namespace, choice: RunChoice | None, data: Any, model: nn.Module) -> tuple[int, ...]:

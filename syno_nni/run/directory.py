@@ -14,9 +14,10 @@ import re
 import time
 from pathlib import Path
 
+from syno_nni.atomic import write_whole
 from syno_nni.environment import environment
 from syno_nni.errors import ConfigError, JournalError
-from syno_nni.files import check_path, exists, is_directory, show_path, write_atomically
+from syno_nni.files import check_path, exists, is_directory, show_path
 
 from .config import SearchConfig, load_config
 from .journal import JOURNAL_FILE, LOCK_FILE, Journal, Listener, read_journal
@@ -156,4 +157,7 @@ def _holds_this_run(run_dir: Path) -> str:
 
 
 def _write_config(config: SearchConfig, run_dir: Path) -> None:
-    write_atomically(run_dir / CONFIG_FILE, config.to_yaml().encode(), error=JournalError, what='the configuration')
+    try:
+        write_whole(run_dir / CONFIG_FILE, config.to_yaml())
+    except OSError as error:
+        raise JournalError(f'{run_dir / CONFIG_FILE}: cannot write: {error.strerror}') from None

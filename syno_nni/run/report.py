@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from syno_nni.atomic import write_whole
 from syno_nni.errors import ConfigError, JournalError
-from syno_nni.files import write_atomically
 from syno_nni.text import cell, columns, duration, quantity, visible
 
 from .config import SearchConfig
@@ -40,7 +40,10 @@ def write_report(state: RunState, run_dir: Path) -> list[Path]:
                 convergence)
     paths = [run_dir / name for name in REPORT_FILES]
     for path, content in zip(paths, contents, strict=True):
-        write_atomically(path, content, error=JournalError, what='the report')
+        try:
+            write_whole(path, content)
+        except OSError as error:
+            raise JournalError(f'{path}: cannot write the report: {error.strerror}') from None
     return paths
 
 
