@@ -32,7 +32,7 @@ def create_backbone(name: str, **kwargs: Any) -> nn.Module:
     if not name.startswith(('hf-hub:', 'hf_hub:', 'local-dir:')) and not timm.is_model(name):
         raise ConfigError(unknown_model(name))
     if name.startswith('local-dir:'):
-        _look_into(Path(name.removeprefix('local-dir:')))
+        look_into_folder(name)
     try:
         with weights_only():
             return timm.create_model(name, **kwargs)
@@ -51,8 +51,13 @@ def unknown_model(name: str) -> str:
     return f'model.name: timm has no model {shown(name)}; {hint}'
 
 
-def _look_into(folder: Path) -> None:
-    """The files that timm would open in a folder."""
+def look_into_folder(name: str) -> None:
+    """Look at the files that timm would open for ``local-dir:FOLDER``.
+
+    Raises:
+        ConfigError: the folder or its configuration is missing, or they are not what they should be.
+    """
+    folder = Path(name.removeprefix('local-dir:'))
     config = read_json(folder / 'config.json', error=ConfigError, what="the model's configuration")
     if not isinstance(config, dict):
         raise ConfigError(f'{show_path(folder / "config.json")}: wants a JSON object, got {shown(config)}')

@@ -45,9 +45,12 @@ def resolve(path: str) -> str:
         ConfigError: something is wrong with it.
     """
     from syno_nni.files import show_path
-    from syno_nni.run.nnictl_file import resolved
+    from syno_nni.run.nnictl_file import resolved, tuner_config
     from syno_nni.run.yaml_file import dump_yaml, load_yaml
-    return dump_yaml(resolved(load_yaml(path), show_path(path), Path(path).parent))
+    data = resolved(load_yaml(path), show_path(path), Path(path).parent)
+    from syno_nni.search.preflight import check
+    check(tuner_config(data['tuner']['classArgs']), here=data['trainingService'].get('platform') == 'local')
+    return dump_yaml(data)
 
 
 def _value(words: list[str], *names: str) -> str | None:
