@@ -80,10 +80,10 @@ class SynoStrategy(Strategy):
         patience: how many proposals in a row may be known already before the space counts as exhausted.
     """
 
-    def __init__(self, *, seed: int = 0, max_trials: AtLeastOne | None = None, concurrency: Annotated[AtLeastOne, Field(le=4096)] = 1,
-                 max_duration_s: Above0 | None = None, max_trial_duration_s: Above0 | None = None,
-                 baseline: bool = True, journal: RecordSink | None = None, max_attempts: AtLeastOne | None = 3,
-                 patience: AtLeastOne = 200) -> None:
+    def __init__(self, *, seed: int = 0, max_trials: AtLeastOne | None = None,
+                 concurrency: Annotated[AtLeastOne, Field(le=4096)] = 1, max_duration_s: Above0 | None = None,
+                 max_trial_duration_s: Above0 | None = None, baseline: bool = True, journal: RecordSink | None = None,
+                 max_attempts: AtLeastOne | None = 3, patience: AtLeastOne = 200) -> None:
         super().__init__()
         self.seed = seed
         self.max_trials = max_trials

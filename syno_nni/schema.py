@@ -128,7 +128,9 @@ def _seconds(value: Any) -> Any:
         if re.fullmatch(r'\d{1,9}:\d{1,2}(:\d{1,2})?', value.strip(), re.ASCII):
             raise ValueError(f'{wanted}; minutes and seconds, or hours and minutes?')
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _whole(value)
+        seconds = _whole(value)
+        if isinstance(seconds, int):
+            return seconds
     raise ValueError(wanted)
 
 
