@@ -27,7 +27,8 @@ def _shows_no_escape(text: str) -> bool:
 
 
 @pytest.mark.parametrize('variables', [{'PYTHONIOENCODING': 'ascii'},
-                                       {'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}, {'PYTHONIOENCODING': 'latin-1'}])
+                                       {'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'},
+                                       {'PYTHONIOENCODING': 'latin-1'}])
 @pytest.mark.parametrize('words', [['zoo', 'list'], ['zoo', 'show', 'resnet18_syno_07754'], ['show', 'conv2d'],
                                    ['show', 'каша→'], ['search', 'ein Büro→.yml']])
 def test_terminals_without_the_characters(words: list[str], variables: dict[str, str], tmp_path: Path) -> None:
@@ -87,7 +88,8 @@ def test_usage_errors_show_what_was_typed(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize('words', [['show'], ['slots'], ['zoo', 'show'], ['search'], ['resume'], ['report'],
-                                   ['retrofit', '--operator', 'conv2d'], ['nnictl', 'create', '--config'], ['retrofit', 'resnet10t', '--operator']])
+                                   ['retrofit', '--operator', 'conv2d'], ['nnictl', 'create', '--config'],
+                                   ['retrofit', 'resnet10t', '--operator']])
 def test_errors_are_bounded(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, 'x' * 100_000]) == 1
     captured = capsys.readouterr()
@@ -103,5 +105,6 @@ def test_a_lock_file_cannot_speak_to_the_terminal(tmp_path: Path, capsys: pytest
 
 def test_an_output_that_is_full_is_one_line() -> None:
     with open('/dev/full', 'w') as full:
-        done = subprocess.run([sys.executable, '-m', 'syno_nni.cli.main', 'zoo'], stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run([sys.executable, '-m', 'syno_nni.cli.main', 'zoo'], stdout=full, stderr=subprocess.PIPE,
+                              text=True)
     assert done.returncode == 1 and done.stderr == 'error: No space left on device; make room, then try again\n'

@@ -50,7 +50,8 @@ def test_durations_that_may_be_another_are_refused_in_words(written: str) -> Non
         config(f'maxTrialDuration: {written}')
 
 
-@pytest.mark.parametrize(('written', 'seconds'), [('90', 90), ('90s', 90), ('2m', 120), ('1h', 3600), ('1e3', 1000), ('"90"', 90)])
+@pytest.mark.parametrize(('written', 'seconds'),
+                         [('90', 90), ('90s', 90), ('2m', 120), ('1h', 3600), ('1e3', 1000), ('"90"', 90)])
 def test_durations(written: str, seconds: int) -> None:
     assert config(f'maxTrialDuration: {written}').max_trial_duration == seconds
 
@@ -98,7 +99,8 @@ def test_what_is_written_reads_back_here_and_elsewhere(value: Any) -> None:
         assert got == value and isinstance(got, type(value))
 
 
-@pytest.mark.parametrize('tag', ['!!int "3"', '!!bool x', '!!float "1:1"', '!!timestamp 2020-01-01', '!!binary aa', '!!set {a}'])
+@pytest.mark.parametrize('tag',
+                         ['!!int "3"', '!!bool x', '!!float "1:1"', '!!timestamp 2020-01-01', '!!binary aa', '!!set {a}'])
 def test_tags_are_refused(tag: str) -> None:
     with pytest.raises(ConfigError, match='could not determine a constructor'):
         parse_yaml(f'a: {tag}', 'f.yml')

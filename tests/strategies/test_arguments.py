@@ -18,12 +18,14 @@ def _config(name: str, arguments: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize('name', strategy_names())
 @pytest.mark.parametrize(('arguments', 'message'), [
-    ({'concurrency': -1}, 'concurrency: should be greater than or equal to 1, got -1'), ({'concurrency': 0}, 'equal to 1, got 0'),
+    ({'concurrency': -1}, 'concurrency: should be greater than or equal to 1, got -1'),
+    ({'concurrency': 0}, 'equal to 1, got 0'),
     ({'patience': 0}, 'patience: should be greater'), ({'max_trials': -1}, 'max_trials: should be greater'),
     ({'max_trials': 1.5}, 'max_trials'), ({'max_attempts': 0}, 'max_attempts'), ({'baseline': 'no'}, 'should be true or false'),
     ({'baseline': 1}, 'should be true or false'), ({'max_duration_s': 0}, 'max_duration_s'), ({'patience': [1]}, 'patience'),
     ({'patience': '7'}, 'patience'), ({'concurency': 1}, "unknown key 'concurency'; did you mean 'concurrency'"),
-    ({'journal': 'x'}, "unknown key 'journal'"), ({'seed': 3}, 'write strategy.seed instead'), ({'self': 3}, "unknown key 'self'"),
+    ({'journal': 'x'}, "unknown key 'journal'"), ({'seed': 3}, 'write strategy.seed instead'),
+    ({'self': 3}, "unknown key 'self'"),
     ({'max_trials': True}, 'max_trials')])
 def test_every_strategy_refuses(name: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:

@@ -31,7 +31,8 @@ def test_columns_and_one_line() -> None:
 
 
 @pytest.mark.parametrize(('text', 'shown'), [
-    ('plain → ü', 'plain → ü'), ('\x1b[31m', '\\x1b[31m'), ('a\rb\x00', 'a\\rb\\x00'), ('\u202eabc', '\\u202eabc'), ('\x9b', '\\x9b'),
+    ('plain → ü', 'plain → ü'), ('\x1b[31m', '\\x1b[31m'), ('a\rb\x00', 'a\\rb\\x00'), ('\u202eabc', '\\u202eabc'),
+    ('\x9b', '\\x9b'),
     ('\ud800', '\\ud800'), ('\u2028', '\\u2028'), ('\u200b', '\\u200b'), ('a\nb', 'a\\nb')])
 def test_visible(text: str, shown: str) -> None:
     assert visible(text) == shown

@@ -83,7 +83,8 @@ def test_any_value_anywhere(number: int, records: list[dict[str, Any]], tmp_path
     assert refused and shown
 
 
-@pytest.mark.parametrize('metrics', [{}, {'default': 0.9}, {'accuracy': 0.9}, {'latency_ms': 3.0}, {'speedup': 2}, {'noisy': [1]},
+@pytest.mark.parametrize('metrics',
+                         [{}, {'default': 0.9}, {'accuracy': 0.9}, {'latency_ms': 3.0}, {'speedup': 2}, {'noisy': [1]},
                                      {'default': -1e15, 'accuracy': 1e15, 'latency_ms': 1e-9, 'speedup': 1e12}])
 def test_plots_of_what_was_not_measured(metrics: dict[str, Any], records: list[dict[str, Any]], tmp_path: Path) -> None:
     changed = [{**record, 'metrics': metrics} if record['event'] == 'finished' and record['state'] == 'succeeded' else record
