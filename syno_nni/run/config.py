@@ -309,12 +309,11 @@ def _with_engine(data: Mapping[Any, Any], source: str) -> dict[Any, Any]:
     platform = service.get('platform') if isinstance(service, Mapping) else None
     if platform not in ('local', 'remote'):
         raise ConfigError(f'{source}: trainingService: wants {{platform: local}} or {{platform: remote, machineList: [...]}}, '
-                          f'got {_show(service)}')
+                          f'got {show(service)}')
     for key in service:
         if key not in ('platform', 'machineList'):
-            close = difflib.get_close_matches(str(key), ('platform', 'machineList'), n=1, cutoff=0.6)
-            hint = f"did you mean '{close[0]}'?" if close else 'choose from platform, machineList'
-            raise ConfigError(f"{source}: unknown key {_show(f'trainingService.{key}')}; {hint}")
+            hint = did_you_mean(key, ('platform', 'machineList'))
+            raise ConfigError(f"{source}: unknown key {show(f'trainingService.{key}')}; {hint}")
     ours = {'engine': platform, **({'machineList': service['machineList']} if 'machineList' in service else {})}
     for key, value in ours.items():
         if data.get(key, value) != value:
