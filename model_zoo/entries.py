@@ -1,8 +1,6 @@
 """The zoo's operators: JSON files beside this module, read by name or id; reading executes nothing."""
 from __future__ import annotations
 
-import difflib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -10,8 +8,10 @@ from importlib import resources
 from typing import Any
 
 from syno_nni.errors import SynoError, ZooError
+from syno_nni.files import parse_json
 from syno_nni.operator import Operator
 from syno_nni.operator.serialize import check_version
+from syno_nni.text import did_you_mean
 
 FORMAT = 1
 
@@ -100,10 +100,7 @@ def check_format(text: str, where: str, newest: int) -> dict[str, Any]:
     Raises:
         ZooError: it is no JSON object, or of no known format.
     """
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ZooError(f'{where}: not JSON: {error}') from None
+    data = parse_json(text, where, ZooError)
     if not isinstance(data, dict):
         raise ZooError(f'{where}: wanted a JSON object, got {type(data).__name__}')
     check_version(data.get('format'), newest, where, ZooError)
@@ -112,5 +109,5 @@ def check_format(text: str, where: str, newest: int) -> dict[str, Any]:
 
 def close_names(name: str, known: list[str]) -> str:
     """A hint for an error message: the names closest to an unknown one, or just the end of the clause."""
-    near = difflib.get_close_matches(str(name), known, 2)
-    return f'; did you mean {" or ".join(near)}?' if near else ';'
+    hint = did_you_mean(name, known, 2, otherwise='')
+    return f'; {hint}' if hint else ';'

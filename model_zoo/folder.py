@@ -23,6 +23,7 @@ import timm
 from torch import nn
 
 from syno_nni.errors import SynoError, ZooError
+from syno_nni.files import WEIGHTS_BYTES, check_file, exists, read_json, show_path
 from syno_nni.plan.layer import SynthesizedLayer
 from syno_nni.search_spaces.retrofit.retrofit import filled_slots, slot_config
 
@@ -80,8 +81,9 @@ def load_folder(path: str | Path, **kwargs: Any) -> nn.Module:
     """
     folder = Path(path)
     read_config(folder)
-    if not (folder / WEIGHTS).is_file():
-        raise ZooError(f'{folder} has no {WEIGHTS}')
+    if not exists(folder / WEIGHTS):
+        raise ZooError(f'{show_path(folder)} has no {WEIGHTS}')
+    check_file(folder / WEIGHTS, limit=WEIGHTS_BYTES, error=ZooError, what='the weights')
     try:
         return timm.create_model(f'local-dir:{folder}', pretrained=True, **kwargs)
     except SynoError as error:
@@ -96,12 +98,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         ZooError: it is missing, no JSON object, or not of a retrofitted model.
     """
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding='utf-8'))
-    except OSError as error:
-        raise ZooError(f'{folder / CONFIG}: cannot read: {error.strerror or error}') from None
-    except (ValueError, RecursionError) as error:
-        raise ZooError(f'{folder / CONFIG}: not JSON: {error}') from None
+    config = read_json(folder / CONFIG, error=ZooError, what='the configuration of the folder')
     if not isinstance(config, dict) or not isinstance(config.get('model_args'), dict) or 'slots' not in config['model_args']:
         raise ZooError(f'{folder / CONFIG} is not of a retrofitted model: it has no model_args.slots')
     return config

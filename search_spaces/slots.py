@@ -29,6 +29,7 @@ from typing import Any
 from torch import nn
 
 from syno_nni.errors import SlotError
+from syno_nni.text import did_you_mean as closest
 
 from .trace import Example, LayerTrace, trace, unwrapped
 from .what_it_computes import why_not_affine, why_not_alone
@@ -248,9 +249,8 @@ def _group_label(slot: Slot, by: str) -> str:
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """A hint that ends an error message: the names closest to an unknown one, or ''."""
-    import difflib
-    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
-    return f'; did you mean {" or ".join(close)}?' if close else ''
+    hint = closest(name, names, 3, cutoff=0.5, otherwise='')
+    return f'; {hint}' if hint else ''
 
 
 # --- from a traced layer to a slot -----------------------------------------------------------------------------------

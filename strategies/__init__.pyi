@@ -2,6 +2,7 @@ from .base import Candidate as Candidate
 from .base import Outcome as Outcome
 from .base import Proposal as Proposal
 from .base import SynoStrategy as SynoStrategy
+from .by_name import check_strategy as check_strategy
 from .by_name import make_strategy as make_strategy
 from .by_name import strategy_names as strategy_names
 from .by_name import strategy_of as strategy_of

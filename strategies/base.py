@@ -18,13 +18,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from nni.nas.execution import ExecutionEngine
 from nni.nas.execution.event import FinalMetricEvent, IntermediateMetricEvent, ModelEventType, TrainingEndEvent
 from nni.nas.space import ExecutableModelSpace, ModelStatus
 from nni.nas.strategy import Strategy
+from pydantic import Field
 
 from syno_nni.errors import EngineError, SpaceError, SynoError
 from syno_nni.nas.mutable import OperatorChoice
@@ -33,6 +34,8 @@ from syno_nni.nas.stages import Reference
 from syno_nni.run.candidate import BASELINE, KEEP, Candidate, Failure, Outcome, Proposal, plain, sample_id, unusable
 from syno_nni.run.records import Abandoned, Error, Intermediate, OutcomeKind, Record
 from syno_nni.run.state import RunState
+
+from .arguments import Above0, AtLeastOne
 
 _log = logging.getLogger(__name__)
 
@@ -77,10 +80,10 @@ class SynoStrategy(Strategy):
         patience: how many proposals in a row may be known already before the space counts as exhausted.
     """
 
-    def __init__(self, *, seed: int = 0, max_trials: int | None = None, concurrency: int = 1,
-                 max_duration_s: float | None = None, max_trial_duration_s: float | None = None,
-                 baseline: bool = True, journal: RecordSink | None = None, max_attempts: int | None = 3,
-                 patience: int = 200) -> None:
+    def __init__(self, *, seed: int = 0, max_trials: AtLeastOne | None = None,
+                 concurrency: Annotated[AtLeastOne, Field(le=4096)] = 1, max_duration_s: Above0 | None = None,
+                 max_trial_duration_s: Above0 | None = None, baseline: bool = True, journal: RecordSink | None = None,
+                 max_attempts: AtLeastOne | None = 3, patience: AtLeastOne = 200) -> None:
         super().__init__()
         self.seed = seed
         self.max_trials = max_trials

@@ -1,14 +1,16 @@
 """Strategies by the names that experiment files use."""
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 from syno_nni import strategies
-from syno_nni.errors import ConfigError
+from syno_nni.errors import ConfigError, shown
+from syno_nni.text import did_you_mean
+
+from .arguments import check_arguments
 
 if TYPE_CHECKING:
-    from syno_nni.run.config import SearchConfig
+    from syno_nni.run.config import SearchConfig, StrategyConfig
 
     from .base import SynoStrategy
 
@@ -26,18 +28,35 @@ def make_strategy(name: str, **arguments: Any) -> SynoStrategy:
     Raises:
         ConfigError: no strategy is called so, or it does not take these arguments.
     """
-    if name not in _BY_NAME:
-        close = difflib.get_close_matches(name, _BY_NAME, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f'choose from {", ".join(_BY_NAME)}'
-        raise ConfigError(f'strategy.name: there is no strategy {name!r}; {hint}')
     try:
-        return getattr(strategies, _BY_NAME[name])(**arguments)
+        return _class(name)(**arguments)
     except TypeError as error:
         raise ConfigError(f'strategy.classArgs: {_BY_NAME[name]} does not take these arguments: {error}') from None
 
 
+def check_strategy(config: StrategyConfig) -> None:
+    """Whether there is such a strategy, and takes the ``classArgs``.
+
+    Raises:
+        ConfigError: there is none, or an argument is unknown, of another type, or out of its bounds.
+    """
+    check_arguments(_class(config.name), config.class_args)
+
+
+def _class(name: str) -> type[SynoStrategy]:
+    if name not in _BY_NAME:
+        raise ConfigError(f'strategy.name: there is no strategy {shown(name)}; {did_you_mean(name, _BY_NAME)}')
+    found: type[SynoStrategy] = getattr(strategies, _BY_NAME[name])
+    return found
+
+
 def strategy_of(config: SearchConfig, *, limits: bool = True) -> SynoStrategy:
-    """The strategy of an experiment file; without its ``limits`` where somebody else keeps them."""
+    """The strategy of an experiment file; without its ``limits`` where somebody else keeps them.
+
+    Raises:
+        ConfigError: as :func:`check_strategy`.
+    """
+    check_strategy(config.strategy)
     kept = {'max_trials': config.max_trial_number, 'max_duration_s': config.max_experiment_duration,
             'max_trial_duration_s': config.max_trial_duration,
             'concurrency': 1 if config.engine == 'sequential' else config.trial_concurrency} if limits else {}

@@ -11,6 +11,7 @@ from syno_nni.errors import ConfigError
 from syno_nni.operator import Operator
 from syno_nni.run.candidate import KEEP, Outcome, Proposal, Worth
 
+from .arguments import AtLeastOne, Share
 from .base import SynoStrategy
 from .regression import PrimitiveRegression, ranks, steps
 
@@ -31,8 +32,8 @@ class SynoEvolution(SynoStrategy):
         ConfigError: an argument is out of range.
     """
 
-    def __init__(self, *, population_size: int = 24, sample_size: int = 6, warm_up: int = 6,
-                 random_share: float = 0.1, children: int = 8, **arguments: Any) -> None:
+    def __init__(self, *, population_size: AtLeastOne = 24, sample_size: AtLeastOne = 6, warm_up: AtLeastOne = 6,
+                 random_share: Share = 0.1, children: AtLeastOne = 8, **arguments: Any) -> None:
         super().__init__(**arguments)
         for name, value in (('population_size', population_size), ('sample_size', sample_size), ('warm_up', warm_up),
                             ('children', children)):

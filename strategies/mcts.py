@@ -26,14 +26,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 from syno_nni.errors import ConfigError
 from syno_nni.operator import Operator
 from syno_nni.run.candidate import KEEP, Candidate, Outcome, Proposal
 
+from .arguments import Above0, AtLeast0, AtLeastOne, CountFrom0, Share
 from .base import SynoStrategy
 from .regression import Labels, PrimitiveRegression, construction, ranks, steps
 
@@ -262,8 +264,9 @@ class SynoMCTS(SynoStrategy):
         ConfigError: an argument is out of range.
     """
 
-    def __init__(self, *, exploration: float = 0.3, widening: float = 0.5, trust: float = 3.0, playouts: int = 16,
-                 neighbours: int = 16, power: float = 2.0, curiosity: float = 0.1, warm_up: int = 6, **arguments: Any) -> None:
+    def __init__(self, *, exploration: AtLeast0 = 0.3, widening: Annotated[Share, Field(gt=0)] = 0.5, trust: AtLeast0 = 3.0,
+                 playouts: AtLeastOne = 16, neighbours: CountFrom0 = 16, power: Above0 = 2.0, curiosity: AtLeast0 = 0.1,
+                 warm_up: CountFrom0 = 6, **arguments: Any) -> None:
         super().__init__(**arguments)
         for name, value in (('exploration', exploration), ('trust', trust), ('curiosity', curiosity), ('warm_up', warm_up)):
             if not value >= 0:

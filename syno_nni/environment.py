@@ -34,6 +34,22 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
+def usable_memory() -> int | None:
+    """Bytes of memory that this process may use at most: the machine's, or its control group's where that is less."""
+    limits = []
+    try:
+        limits.append(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'))
+    except (ValueError, OSError):
+        pass
+    for path in ('/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory/memory.limit_in_bytes'):
+        try:
+            with open(path, encoding='ascii') as file:
+                limits.append(int(file.read(40)))
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+    return min(limits, default=None)
+
+
 def _memory_gb() -> float | None:
     try:
         return round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9, 1)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from syno_nni.errors import ConfigError, shown
+from syno_nni.files import WEIGHTS_BYTES, check_file
 
 _FORCE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 _INNER = ('state_dict_ema', 'model_ema', 'state_dict', 'model', 'module', 'network', 'net')
@@ -33,8 +34,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             to be read.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f'{path}: there is no such file of weights')
+    check_file(path, limit=WEIGHTS_BYTES, error=ConfigError, what='the weights')
     if path.suffix == '.safetensors':
         from safetensors.torch import load_file
         try:

@@ -1,16 +1,18 @@
 """Finding the operator that a word on the command line means."""
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from syno_nni import model_zoo
 from syno_nni.errors import FormulaError, JournalError
+from syno_nni.files import show_path
 from syno_nni.operator import Operator, classics
 from syno_nni.run.directory import load_run
 from syno_nni.run.state import RunState
+from syno_nni.text import did_you_mean
 
 _ID = re.compile(r'[0-9a-f]{4,64}')
 
@@ -40,9 +42,8 @@ def find_operator(text: str, run_dir: Path | None = None) -> tuple[Operator, str
             operator = _in_run(text, _load(directory, required=run_dir is not None))
             if operator is not None:
                 return operator, f'run {directory}'
-    close = difflib.get_close_matches(text, [*known, *model_zoo.names()], n=3, cutoff=0.5)
-    hint = f'did you mean {" or ".join(close)}?' if close else '`syno-nni zoo` lists the names'
-    places = ', '.join(map(str, directories[:3])) or 'runs/ (name another run directory with --run-dir)'
+    hint = did_you_mean(text, [*known, *model_zoo.names()], 3, cutoff=0.5, otherwise='`syno-nni zoo` lists the names')
+    places = ', '.join(map(show_path, directories[:3])) or 'runs/ (name another run directory with --run-dir)'
     raise FormulaError(f'no operator {text!r:.80} among the zoo, the classic layers and the candidates of {places}; '
                        f'{hint}')
 
@@ -55,8 +56,11 @@ def classic_names() -> list[str]:
 
 def _runs() -> list[Path]:
     """The runs below ``runs/``, newest first."""
-    return sorted((path.parent for path in Path('runs').glob('*/journal.jsonl')), reverse=True,
-                  key=lambda directory: directory.stat().st_mtime)
+    found = {}
+    for path in Path('runs').glob('*/journal.jsonl'):
+        with suppress(OSError):  # removed meanwhile
+            found[path.parent] = path.parent.stat().st_mtime
+    return sorted(found, key=lambda directory: found[directory], reverse=True)
 
 
 def _load(run_dir: Path, required: bool) -> RunState:

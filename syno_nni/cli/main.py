@@ -5,22 +5,23 @@ Exit status: 0 success, 1 a :class:`SynoError` (one line on stderr), 2 wrong usa
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
 from syno_nni import __version__
 from syno_nni.errors import SynoError
-from syno_nni.text import one_line
 
 from . import nnictl, report, resume, retrofit, search, show, slots, zoo
+from .terminal import Formatter, Parser, complain, forget_stdout, prepare_streams
 
 COMMANDS = (search, resume, report, show, slots, retrofit, zoo, nnictl)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that ``argv`` (``sys.argv[1:]`` by default) names; return the exit status."""
+    prepare_streams()
     args = build_parser().parse_args(argv)
     _log_to_stderr(args.debug)
     try:
@@ -30,22 +31,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SynoError as error:
         if args.debug:
             raise
-        print(f'error: {one_line(error)}', file=sys.stderr)
+        complain(f'error: {error}')
         return 1
     except KeyboardInterrupt:
         if args.debug:
             raise
-        print('interrupted', file=sys.stderr)
+        complain('interrupted')
         return 130
     except BrokenPipeError:
-        # The reader of our output went away (`| head`). Point stdout elsewhere, or Python complains on exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output went away (`| head`).
+        forget_stdout()
         return 141
+    except OSError as error:
+        if args.debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        complain(f'error: {error.strerror}{f": {error.filename}" if error.filename else ""}; make room, then try again')
+        forget_stdout()
+        return 1
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands. Each command sets ``run``, a function of the parsed arguments."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog='syno-nni', description='Neural operator synthesis for NNI: search new operators for a timm model, '
         'measured on this machine.')
     parser.add_argument('--version', action='version', version=f'syno-nni {__version__}')
@@ -59,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _log_to_stderr(debug: bool) -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter('%(levelname)s: %(message)s'))
+    handler.setFormatter(Formatter('%(levelname)s: %(message)s'))
     # On the handler: NNI sets the levels of its own loggers when it is imported.
     handler.setLevel(logging.DEBUG if debug else logging.WARNING)
     logging.basicConfig(level=logging.INFO if debug else logging.WARNING, handlers=[handler])

@@ -4,8 +4,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-
-import yaml
+from pathlib import Path
 
 from syno_nni.errors import ConfigError
 
@@ -45,12 +44,13 @@ def resolve(path: str) -> str:
     Raises:
         ConfigError: something is wrong with it.
     """
-    from syno_nni.run.config import load_yaml
-    from syno_nni.run.nnictl_file import resolved
-    data = load_yaml(path)
-    if not isinstance(data, dict):
-        raise ConfigError(f'{path}: wants a mapping of keys to values')
-    return yaml.safe_dump(resolved(data, path), sort_keys=False, allow_unicode=True, default_flow_style=None, width=116)
+    from syno_nni.files import show_path
+    from syno_nni.run.nnictl_file import resolved, tuner_config
+    from syno_nni.run.yaml_file import dump_yaml, load_yaml
+    data = resolved(load_yaml(path), show_path(path), Path(path).parent)
+    from syno_nni.search.preflight import check
+    check(tuner_config(data['tuner']['classArgs']), here=data['trainingService'].get('platform') == 'local')
+    return dump_yaml(data)
 
 
 def _value(words: list[str], *names: str) -> str | None:

@@ -10,6 +10,8 @@ from syno_nni.run.records import Finished, Header, OutcomeKind, Record, Resumed,
 from syno_nni.run.state import RunState, Trial
 from syno_nni.text import one_line, shorten
 
+from .terminal import say
+
 _WIDTH = 118
 
 
@@ -42,7 +44,7 @@ class Progress:
     def tell(self, line: str) -> None:
         """Write a line to stdout without disturbing the bar."""
         with self._bar.external_write_mode():
-            print(line, flush=True)
+            say(line)
 
     def _show(self, state: RunState) -> None:
         self._bar.n = len(state.succeeded) + len(state.failed)
@@ -63,4 +65,4 @@ def outcome_line(candidate: Trial, state: RunState, total: int) -> str:
     numbers += [f'{state.latency_ms(candidate):7.2f} ms'] if 'latency_ms' in m else []
     numbers += [f'{m["speedup"]:5.2f}x'] if 'speedup' in m else []
     line = f'{what:>8}  {"  ".join(numbers)}'
-    return line if candidate.id == BASELINE else f'{line}  {shorten(candidate.formula, _WIDTH - len(line) - 2)}'
+    return line if candidate.id == BASELINE else f'{line}  {shorten(one_line(candidate.formula), _WIDTH - len(line) - 2)}'

@@ -7,6 +7,7 @@ from pathlib import Path
 from syno_nni.run.directory import load_run
 
 from .arguments import SubParsers
+from .terminal import say
 
 
 def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
@@ -23,6 +24,6 @@ def run(args: argparse.Namespace) -> int:
     from syno_nni.run.report import text_report, write_report
     state = load_run(args.run_dir)
     paths = write_report(state, args.run_dir)
-    print(text_report(state, args.run_dir))
-    print('Written:', ', '.join(path.name for path in paths))
+    say(text_report(state, args.run_dir))
+    say(f'Written: {", ".join(path.name for path in paths)}')
     return 0

@@ -11,6 +11,7 @@ from syno_nni.errors import ConfigError
 from syno_nni.text import columns, quantity
 
 from .arguments import SubParsers, positive
+from .terminal import say
 
 if TYPE_CHECKING:
     from syno_nni.data.config import DataConfig
@@ -74,10 +75,10 @@ def run(args: argparse.Namespace) -> int:
     done = make_retrofit(_recipe(args), command=shlex.join(['syno-nni', *sys.argv[1:]]))
     folder = done.save(args.out, onnx=args.onnx)
     if done.choice is not None:
-        print(_choices(done.choice), end='\n\n')
-    print(_summary(done.evidence))
-    print(f'\nWritten to {folder}: {", ".join(sorted(p.name for p in folder.iterdir()))}')
-    print(f"Load with: import syno_nni.model_zoo; timm.create_model('local-dir:{folder}', pretrained=True)")
+        say(_choices(done.choice), end='\n\n')
+    say(_summary(done.evidence))
+    say(f'\nWritten to {folder}: {", ".join(sorted(p.name for p in folder.iterdir()))}')
+    say(f"Load with: import syno_nni.model_zoo; timm.create_model('local-dir:{folder}', pretrained=True)")
     return 0
 
 

@@ -1,7 +1,6 @@
 """How `search` and `resume` carry a run through to its report."""
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from syno_nni.run.config import SearchConfig
@@ -10,6 +9,7 @@ from syno_nni.run.report import text_report, write_report
 from syno_nni.run.state import RunState
 
 from .progress import Progress
+from .terminal import complain, say
 
 
 def carry_out(config: SearchConfig, run_dir: Path, *, resume: bool) -> int:
@@ -30,10 +30,10 @@ def carry_out(config: SearchConfig, run_dir: Path, *, resume: bool) -> int:
             status = 0
     _report(state, run_dir)
     if status:
-        print('interrupted; everything that finished is recorded', file=sys.stderr)
+        complain('interrupted; everything that finished is recorded')
     return status
 
 
 def _report(state: RunState, run_dir: Path) -> None:
     write_report(state, run_dir)
-    print(f'\n{text_report(state, run_dir)}')
+    say(f'\n{text_report(state, run_dir)}')

@@ -12,6 +12,7 @@ from syno_nni.operator import Operator
 from syno_nni.text import quantity
 
 from .arguments import SubParsers, binding
+from .terminal import say
 
 EXAMPLE_SIZES = {'N': 1, 'C_in': 64, 'C_out': 64, 'C': 64, 'H': 56, 'W': 56, 'L': 56, 'T': 196, 'k_1': 3, 'k_2': 7,
                  's': 2, 'g': 32}
@@ -39,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
     operator, source = find_operator(args.operator, args.run_dir)
     facts = describe(operator, args.sizes, source)
     if args.json:
-        print(json.dumps(facts | {'operator': operator.to_dict()}, indent=2))
+        say(json.dumps(facts | {'operator': operator.to_dict()}, indent=2))
     else:
-        print(_text(facts))
+        say(_text(facts))
     if args.graph is not None:
         _draw(operator, args.graph)
     return 0
@@ -86,6 +87,6 @@ def _shape(shape: list[int]) -> str:
 def _draw(operator: Operator, path: Path) -> None:
     from syno_nni.operator.draw import draw
     try:
-        print(f'graph    {draw(operator, path)}')
+        say(f'graph    {draw(operator, path)}')
     except OSError as error:
         raise GraphError(f'cannot write the graph {path}: {error.strerror or error}') from None

@@ -5,6 +5,7 @@ import argparse
 import json
 
 from .arguments import SubParsers, positive
+from .terminal import say
 
 
 def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
@@ -38,5 +39,5 @@ def run(args: argparse.Namespace) -> int:
         from syno_nni.search_spaces.retrofit.measure_slots import layer_latencies
         times = layer_latencies(model, shape)
     rows = slot_rows(selected.slots, selected.excluded, times)
-    print(json.dumps(rows, indent=2) if args.json else format_slot_table(rows))
+    say(json.dumps(rows, indent=2) if args.json else format_slot_table(rows))
     return 0

@@ -10,6 +10,7 @@ from syno_nni.measure import RUNTIMES
 from syno_nni.text import columns, shorten
 
 from .arguments import SubParsers, positive
+from .terminal import say
 
 if TYPE_CHECKING:
     from syno_nni.model_zoo import Retrofit
@@ -43,16 +44,16 @@ def _list(args: argparse.Namespace) -> int:
     entries = [model_zoo.load(name) for name in model_zoo.names()]
     models = [model_zoo.load_retrofit(name) for name in model_zoo.retrofit_names()]
     if args.json:
-        print(json.dumps(
+        say(json.dumps(
             [{'name': e.name, 'id': e.operator.id, 'family': e.family, 'source': e.source,
               'formula': str(e.operator), 'published': [dict(p) for p in e.published]} for e in entries]
             + [{'name': m.name, 'base': m.base, 'fill': dict(m.fill), 'claims': [dict(c) for c in m.claims],
                 'published': m.published()} for m in models], indent=2))
     else:
-        print(columns([('operator', 'id', 'formula'),
+        say(columns([('operator', 'id', 'formula'),
                        *((e.name, e.operator.id, shorten(str(e.operator), 76)) for e in entries)]))
-        print()
-        print(columns([('retrofitted model', 'evidence'), *((m.name, _evidence(m)) for m in models)]))
+        say()
+        say(columns([('retrofitted model', 'evidence'), *((m.name, _evidence(m)) for m in models)]))
     return 0
 
 
@@ -79,12 +80,12 @@ def _show(args: argparse.Namespace) -> int:
     from syno_nni.model_zoo.card import operator_card, retrofit_card
     if args.name in model_zoo.retrofit_names():
         model = model_zoo.load_retrofit(args.name)
-        print(json.dumps({'name': model.name, 'base': model.base, 'fill': dict(model.fill),
+        say(json.dumps({'name': model.name, 'base': model.base, 'fill': dict(model.fill),
                           'claims': [dict(c) for c in model.claims], 'published': model.published()}, indent=2)
               if args.json else retrofit_card(model))
         return 0
     entry = model_zoo.find(args.name) or _unknown(args.name)
-    print(json.dumps({'name': entry.name, 'operator': entry.operator.to_dict(), 'published': [dict(p) for p in entry.published],
+    say(json.dumps({'name': entry.name, 'operator': entry.operator.to_dict(), 'published': [dict(p) for p in entry.published],
                       'citation': entry.citation}, indent=2) if args.json else operator_card(entry))
     return 0
 
@@ -109,10 +110,10 @@ def _verify(args: argparse.Namespace) -> int:
         _unknown(args.name)
     verdicts = verify(model_zoo.load_retrofit(args.name), runtime=args.runtime, threads=args.threads, seconds=args.seconds)
     if args.json:
-        print(json.dumps([{'claim': dict(v.claim), 'measured': dict(v.measured), 'verdict': v.verdict, 'reason': v.reason}
+        say(json.dumps([{'claim': dict(v.claim), 'measured': dict(v.measured), 'verdict': v.verdict, 'reason': v.reason}
                           for v in verdicts], indent=2))
     else:
-        print(columns([('runtime', 'measured here', 'verdict', 'why'), *(
+        say(columns([('runtime', 'measured here', 'verdict', 'why'), *(
             (v.claim['runtime'], f'{v.measured["speedup"]:.2f}x ({v.measured["speedup_low"]:.2f}-'
              f'{v.measured["speedup_high"]:.2f})' if v.measured else '', v.verdict, v.reason) for v in verdicts)]))
     return 3 if any(v.verdict == FAILS for v in verdicts) else 0

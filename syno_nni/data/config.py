@@ -5,16 +5,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from syno_nni.schema import Count, Section, Text, Whole
+from syno_nni.schema import Count, PathText, Section, Whole
 
 
 class DataConfig(Section):
     """The dataset; see :mod:`syno_nni.data.datasets`. ``imageSize`` is in pixels (square), ``path`` a folder."""
     name: Literal['digits', 'fashion-mnist', 'cifar10', 'cifar100', 'imagefolder'] = 'digits'
-    path: Text | None = None
+    path: PathText | None = None
     image_size: Annotated[Count, Field(le=4096)] = 32
     channels: Literal[1, 3] = 3
-    batch_size: Count = 64
+    batch_size: Annotated[Count, Field(le=2 ** 20)] = 64
     train_samples: Count | None = None
     val_samples: Count | None = None
     seed: Whole = 0

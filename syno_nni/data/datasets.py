@@ -28,6 +28,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset, Subset
 
 from syno_nni.errors import DataError
+from syno_nni.files import DATASET_BYTES, exists, is_directory, open_file, read_bytes
 
 from .config import DataConfig
 from .image_folder import ClassFolder
@@ -37,7 +38,6 @@ FASHION_MNIST_PATHS = ('/usr/share/datasets/fashion-mnist', '~/.cache/fashion-mn
 _RESIZE_FROM = 1.5
 """Enlarging by less than this pads with black instead, which keeps the pixels."""
 _TEST_SEED = 0
-_MAX_IDX_BYTES = 1 << 30
 _VAL_FOLDERS = ('val', 'valid', 'validation')
 
 
@@ -157,7 +157,7 @@ def _fashion_mnist_folder(path: str | None) -> Path:
     roots = [Path(p).expanduser() for p in ([path] if path else FASHION_MNIST_PATHS)]
     for root in roots:
         for folder in (root, root / 'FashionMNIST' / 'raw', root / 'raw'):
-            if any((folder / f'train-images-idx3-ubyte{end}').is_file() for end in ('.gz', '')):
+            if any(exists(folder / f'train-images-idx3-ubyte{end}') for end in ('.gz', '')):
                 return folder
     raise DataError(f'Fashion-MNIST is not in {" or ".join(map(str, roots))}: on Debian and Ubuntu, apt-get install '
                     'dataset-fashion-mnist; elsewhere, put the four *-ubyte.gz files into a folder and name it in '
@@ -168,12 +168,12 @@ def _read_idx(folder: Path, name: str, rank: int) -> np.ndarray:
     """The bytes of an IDX file, gzipped or not."""
     path = folder / f'{name}.gz'
     try:
-        if path.is_file():
-            with gzip.open(path) as file:
-                data = file.read(_MAX_IDX_BYTES)
+        if exists(path):
+            with open_file(path, limit=DATASET_BYTES, error=DataError, what='the data') as packed, gzip.open(packed) as file:
+                data = file.read(DATASET_BYTES)
         else:
             path = folder / name
-            data = path.read_bytes()
+            data = read_bytes(path, limit=DATASET_BYTES, error=DataError, what='the data')
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f'{path}: cannot read: {getattr(error, "strerror", None) or error}') from None
     head = 4 + 4 * rank
@@ -187,7 +187,7 @@ def _cifar(config: DataConfig) -> Splits:
     fine = config.name == 'cifar100'
     folder = Path(config.path or '.').expanduser()
     inner = folder / ('cifar-100-binary' if fine else 'cifar-10-batches-bin')
-    folder = inner if inner.is_dir() else folder
+    folder = inner if is_directory(inner) else folder
     parts = ['train.bin'] if fine else [f'data_batch_{i}.bin' for i in range(1, 6)]
     train = [_read_cifar(folder / part, 2 if fine else 1) for part in parts]
     joined = np.concatenate([i for i, _ in train]), np.concatenate([t for _, t in train])
@@ -198,10 +198,10 @@ def _cifar(config: DataConfig) -> Splits:
 def _read_cifar(path: Path, label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
     record = label_bytes + 3 * 32 * 32
     try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise DataError(f'{path}: cannot read: {error.strerror}; unpack the binary version of CIFAR there (the Python '
-                        'version holds pickles, which can run code and are not read)') from None
+        data = np.frombuffer(read_bytes(path, limit=DATASET_BYTES, error=DataError, what='the data'), np.uint8)
+    except DataError as error:
+        raise DataError(f'{error}; unpack the binary version of CIFAR there (the Python version holds pickles, which can run '
+                        'code and are not read)') from None
     if not len(data) or len(data) % record:
         raise DataError(f'{path}: {len(data)} bytes are no whole number of {record}-byte records; get it anew')
     rows = data.reshape(-1, record)
@@ -210,7 +210,7 @@ def _read_cifar(path: Path, label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _image_folder(config: DataConfig) -> Splits:
     root = Path(config.path or '.').expanduser()
-    if not root.is_dir():
+    if not is_directory(root):
         raise DataError(f'no image folder {root}: set data.path to a folder with one folder of images per class')
     source = f'images in {root}'
     if not (root / 'train').is_dir():

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from syno_nni.operator import Operator
 from syno_nni.text import one_line
 
-from .records import Error, Finished, OutcomeKind, Submitted
+from .records import Error, Finished, OutcomeKind, Submitted, odd_metric
 
 KEEP = 'keep'
 """The value that leaves the original layers where they are: the baseline is a member of every space."""
@@ -234,9 +234,9 @@ def unusable(metrics: Mapping[str, Any]) -> str | None:
     default = metrics.get('default')
     if isinstance(default, bool) or not isinstance(default, (int, float)):
         return f"the final metric needs a number under 'default', got {default!r}"
+    if problem := odd_metric(metrics):
+        return problem
     for key, value in metrics.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            return f'metric {key} is {value}, want a finite number'
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError, RecursionError):

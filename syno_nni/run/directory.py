@@ -17,6 +17,7 @@ from pathlib import Path
 from syno_nni.atomic import write_whole
 from syno_nni.environment import environment
 from syno_nni.errors import ConfigError, JournalError
+from syno_nni.files import check_path, exists, is_directory, show_path
 
 from .config import SearchConfig, load_config
 from .journal import JOURNAL_FILE, LOCK_FILE, Journal, Listener, read_journal
@@ -47,8 +48,9 @@ def open_run(config: SearchConfig, run_dir: Path, *, resume: bool = False, liste
     check_run_directory(config, run_dir, resume=resume)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise JournalError(f'cannot make the run directory {run_dir}: {error.strerror}') from None
+    except (OSError, ValueError) as error:
+        raise JournalError(f'cannot make the run directory {show_path(run_dir)}: '
+                           f'{getattr(error, "strerror", None) or error}') from None
     journal = Journal(run_dir, listener)
     try:
         if journal.state.header is None:
@@ -84,7 +86,7 @@ def load_run(run_dir: Path) -> RunState:
         JournalError: the directory holds no run, or its journal is damaged.
     """
     _must_hold_a_run(run_dir)
-    state = read_journal(run_dir / JOURNAL_FILE) if (run_dir / JOURNAL_FILE).exists() else RunState()
+    state = read_journal(run_dir / JOURNAL_FILE) if exists(run_dir / JOURNAL_FILE) else RunState()
     if state.header is None:
         raise JournalError(f'{run_dir}: the run has not recorded anything yet')
     return state
@@ -101,8 +103,8 @@ def run_config(run_dir: Path) -> SearchConfig:
     """
     _must_hold_a_run(run_dir)
     file, journal = run_dir / CONFIG_FILE, run_dir / JOURNAL_FILE
-    state = read_journal(journal) if journal.exists() else RunState()
-    if not file.exists():
+    state = read_journal(journal) if exists(journal) else RunState()
+    if not exists(file):
         return _recorded(state, run_dir)
     config = load_config(file)
     if state.header is not None:
@@ -111,25 +113,29 @@ def run_config(run_dir: Path) -> SearchConfig:
 
 
 def _must_hold_a_run(run_dir: Path) -> None:
-    if not run_dir.is_dir():
-        raise JournalError(f'no run directory {run_dir}')
-    if not (run_dir / JOURNAL_FILE).exists() and not (run_dir / CONFIG_FILE).exists():
+    if not is_directory(run_dir):
+        raise JournalError(f'no run directory {show_path(run_dir)}')
+    if not exists(run_dir / JOURNAL_FILE) and not exists(run_dir / CONFIG_FILE):
         raise JournalError(f'{run_dir} holds no run: it has no {JOURNAL_FILE}')
 
 
 def _must_be_free(run_dir: Path, config: SearchConfig) -> None:
-    if not run_dir.exists():
+    check_path(run_dir, error=JournalError, what='the run directory')
+    if not exists(run_dir):
         return
-    if not run_dir.is_dir():
-        raise JournalError(f'{run_dir} is no directory')
-    if (run_dir / JOURNAL_FILE).exists():
+    if not is_directory(run_dir):
+        raise JournalError(f'{show_path(run_dir)} is no directory')
+    if exists(run_dir / JOURNAL_FILE):
         state = read_journal(run_dir / JOURNAL_FILE)
         if state.header is not None:
             _must_match(config, state, run_dir)
             raise JournalError(_holds_this_run(run_dir))
-    others = sorted(p.name for p in run_dir.iterdir() if p.name not in (CONFIG_FILE, JOURNAL_FILE, LOCK_FILE))
+    try:
+        others = sorted(p.name for p in run_dir.iterdir() if p.name not in (CONFIG_FILE, JOURNAL_FILE, LOCK_FILE))
+    except OSError as error:
+        raise JournalError(f'{show_path(run_dir)}: cannot look into the run directory: {error.strerror}') from None
     if others:
-        raise JournalError(f'{run_dir} is not empty (it has {others[0]}); choose a new run directory')
+        raise JournalError(f'{run_dir} is not empty (it has {show_path(others[0])}); choose a new run directory')
 
 
 def _must_match(config: SearchConfig, state: RunState, run_dir: Path) -> None:

@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import socket
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ from types import TracebackType
 from pydantic import ValidationError
 
 from syno_nni.errors import JournalError
+from syno_nni.files import JOURNAL_BYTES, exists, read_bytes, sort_of
+from syno_nni.text import cell, shorten, visible
 
 from .records import EVENTS, FORMAT, PARSER, Record
 from .state import RunState
@@ -64,7 +67,7 @@ class Journal:
         self._lock = _RunLock(directory / LOCK_FILE)
         try:
             self.state, self._size = RunState(), 0
-            if self.path.exists():
+            if exists(self.path):
                 self.records, self.state, self._size = _load(self.path)
         except BaseException:
             self._lock.release()
@@ -111,7 +114,7 @@ class Journal:
         self._size += len(data)
 
     def _open(self) -> int:
-        new = not self.path.exists()
+        new = not exists(self.path)
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             if os.fstat(file).st_size != self._size:
@@ -153,10 +156,7 @@ class Journal:
 
 def _load(path: Path) -> tuple[list[Record], RunState, int]:
     """The records, the state they make, and the number of bytes of complete lines."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise JournalError(f'{path}: cannot read the journal: {error.strerror or error}') from None
+    data = read_bytes(path, limit=JOURNAL_BYTES, error=JournalError, what='the journal')
     size = data.rfind(b'\n') + 1
     if size < len(data):
         _log.warning('%s, line %d: dropped an incomplete line of %d bytes (a crash while it was written)', path,
@@ -184,7 +184,7 @@ def _records(data: bytes, path: Path) -> Iterator[tuple[int, Record]]:
         if number == 1:
             _check_format(fields, where)
         if fields.get('event') not in EVENTS:
-            raise JournalError(f'{where}: unknown event {_excerpt(str(fields.get("event")).encode())}')
+            raise JournalError(f'{where}: unknown event {_excerpt(str(fields.get("event")).encode(errors="replace"))}')
         try:
             yield number, PARSER.validate_json(line)
         except ValidationError as error:
@@ -203,12 +203,12 @@ def _check_format(fields: dict[str, object], where: str) -> None:
 def _first_error(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     event, *path = [str(part) for part in first['loc']] or ['?']
-    return f'{event} record, {".".join(path) or "event"}: {first["msg"]}'
+    return cell(f'{event} record, {".".join(path) or "event"}: {first["msg"]}', 400)
 
 
 def _excerpt(line: bytes) -> str:
-    text = line.decode(errors='replace')
-    return repr(text if len(text) <= 60 else f'{text[:57]}...')
+    text = line[:400].decode(errors='replace')
+    return visible(repr(text if len(text) <= 60 else f'{text[:57]}...'))
 
 
 def _sync_directory(directory: Path) -> None:
@@ -229,10 +229,14 @@ class _RunLock:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise JournalError(f'{path.parent}: cannot write in the run directory: {error.strerror}') from None
+            # Not through a link: the file is emptied.
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW, 0o644)
+        except (OSError, ValueError) as error:
+            raise JournalError(f'{path.parent}: cannot write {path.name} in the run directory: '
+                               f'{getattr(error, "strerror", None) or error}') from None
         try:
+            if not stat.S_ISREG(mode := os.fstat(self._file).st_mode):
+                raise JournalError(f'{path} is {sort_of(mode)}, not a regular file: delete it')
             self._acquire(path)
         except BaseException:
             os.close(self._file)
@@ -259,7 +263,7 @@ class _RunLock:
 
     def _holder(self) -> str:
         """``pid 123 on host``, or '' after a clean release."""
-        return os.pread(self._file, 300, 0).decode(errors='replace').strip()
+        return shorten(visible(os.pread(self._file, 300, 0).decode(errors='replace').strip()), 100)
 
     def release(self) -> None:
         if not self.released:

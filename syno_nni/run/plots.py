@@ -8,6 +8,8 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from syno_nni.text import cell
+
 from .state import RunState, Trial
 
 if TYPE_CHECKING:
@@ -36,10 +38,20 @@ def convergence_png(state: RunState) -> bytes:
 
 def latency_conditions(state: RunState) -> str:
     """Under which conditions latency was measured: ``eager, 1 thread, batch 1``."""
-    latency = state.config.get('latency') or {}
+    latency = section(state, 'latency')
     threads = latency.get('threads', 1)
-    return (f'{latency.get("runtime", "eager")}, {threads} thread{"s" if threads != 1 else ""}, '
-            f'batch {latency.get("batchSize", 1)}')
+    return (f'{cell(latency.get("runtime", "eager"), 40)}, {cell(threads, 40)} thread{"s" if threads != 1 else ""}, '
+            f'batch {cell(latency.get("batchSize", 1), 40)}')
+
+
+def section(state: RunState, name: str) -> dict[str, Any]:
+    """A section of the recorded configuration, which another version may have written; empty where it is none."""
+    found = state.config.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _title(axes: Axes, state: RunState) -> None:
+    axes.set_title(cell(state.config.get('experimentName', 'search'), 100), parse_math=False)
 
 
 def _draw(plot: Callable[[Axes, RunState], None], state: RunState) -> bytes:
@@ -73,18 +85,19 @@ def _pareto(axes: Axes, state: RunState) -> None:
         # A step: between two neighbours, the faster one is what a latency budget can buy.
         axes.step(x, y, where='post', color=_FRONT, linewidth=1.2, alpha=0.6, zorder=2)
         axes.scatter(x, y, s=52, color=_FRONT, edgecolor='white', linewidth=0.8, label='Pareto-best', zorder=3)
-    if state.baseline is not None:
-        x, y = _xy([state.baseline], state)
+    original = [c for c in [state.baseline] if c is not None and {'latency_ms', 'accuracy'} <= c.metrics.keys()]
+    if original:
+        x, y = _xy(original, state)
         axes.axvline(x[0], color=_BASELINE, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6, zorder=1)
         axes.axhline(y[0], color=_BASELINE, linewidth=0.8, linestyle=(0, (4, 3)), alpha=0.6, zorder=1)
         axes.scatter(x, y, s=70, marker='D', color=_BASELINE, edgecolor='white', linewidth=0.8,
                      label='original model', zorder=4)
-    _frame(axes, *_xy([*points, *([state.baseline] if state.baseline else [])], state))
+    _frame(axes, *_xy([*points, *original], state))
     for n, candidate in enumerate(_labelled(front)):
         _label(axes, candidate, *(v[0] for v in _xy([candidate], state)), above=n % 2 == 0)
-    axes.set_xlabel(f'latency (ms), {latency_conditions(state)}')
+    axes.set_xlabel(f'latency (ms), {latency_conditions(state)}', parse_math=False)
     axes.set_ylabel('validation accuracy (%)')
-    axes.set_title(state.config.get('experimentName', 'search'))
+    _title(axes, state)
 
 
 def _convergence(axes: Axes, state: RunState) -> None:
@@ -101,7 +114,7 @@ def _convergence(axes: Axes, state: RunState) -> None:
                      label='original model', zorder=1)
     axes.set_xlabel('evaluated operators')
     axes.set_ylabel('objective (default)')
-    axes.set_title(state.config.get('experimentName', 'search'))
+    _title(axes, state)
     axes.grid(axis='y')
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -133,4 +146,4 @@ def _label(axes: Axes, candidate: Trial, x: float, y: float, *, above: bool) -> 
     speedup = candidate.metrics.get('speedup')
     text = candidate.id[:6] + (f' {speedup:.2f}x' if speedup else '')
     axes.annotate(text, (x, y), xytext=(-5, 7 if above else -13), textcoords='offset points', ha='right',
-                  fontsize=8, color=_FRONT, zorder=5)
+                  fontsize=8, color=_FRONT, zorder=5, parse_math=False)

@@ -13,6 +13,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter
 
+from syno_nni.errors import shown
+from syno_nni.text import cell
+
 FORMAT = 1
 
 
@@ -23,14 +26,48 @@ def _plain(metrics: Any) -> Any:
     return {k: v.item() if hasattr(v, 'item') and getattr(v, 'ndim', 1) == 0 else v for k, v in metrics.items()}
 
 
-def _finite(metrics: dict[str, Any]) -> dict[str, Any]:
+_RANGES = {'default': (-1e15, 1e15), 'accuracy': (-1e15, 1e15), 'proxy_accuracy': (-1e15, 1e15),
+           'latency_ms': (1e-9, 1e12), 'baseline_latency_ms': (1e-9, 1e12), 'speedup': (1e-9, 1e12),
+           'macs': (0, 1e20), 'params': (0, 1e20), 'gradient_norm': (-1e300, 1e300)}
+"""The metrics that tables, plots and strategies count with, and where they lie; ``..._seconds`` (0 to 1e12) beside them."""
+
+
+def odd_metric(metrics: Mapping[str, Any]) -> str | None:
+    """Why metrics cannot be used: one that is not finite, or a known one that is no number of its range. Or None."""
     for key, value in metrics.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f'metric {key} is {value}; a measurement that is not finite is a failure')
+            return f'metric {cell(key, 60)} is {value}, want a finite number'
+        low, high = _RANGES.get(key, (0, 1e12) if key.endswith('_seconds') else (None, None))
+        if low is None or high is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return f'metric {cell(key, 60)} is {shown(value)}, want a number'
+        if not low <= value <= high:
+            return f'metric {cell(key, 60)} is {shown(value)}, want a number from {low:g} to {high:g}'
+    return None
+
+
+def _usable(metrics: dict[str, Any]) -> dict[str, Any]:
+    if problem := odd_metric(metrics):
+        raise ValueError(f'{problem}; a measurement that is none is a failure')
     return metrics
 
 
-Metrics = Annotated[dict[str, JsonValue], BeforeValidator(_plain), AfterValidator(_finite)]
+def _one_word(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError(f'an id has printable characters only, got {shown(text)}')
+    return text
+
+
+def _paths(note: dict[str, Any]) -> dict[str, Any]:
+    paths = note.get('paths', {})
+    if not isinstance(paths, dict) or not all(isinstance(path, list) and all(type(step) is int for step in path)
+                                              for path in paths.values()):
+        raise ValueError('"paths" maps choices to lists of whole numbers')
+    return note
+
+
+Metrics = Annotated[dict[str, JsonValue], BeforeValidator(_plain), AfterValidator(_usable)]
 """``default`` (what the search maximises), ``accuracy``, ``latency_ms``, ``baseline_latency_ms``, ``speedup``,
 ``macs``, ``params``, and whatever else a trial reports."""
 
@@ -52,12 +89,14 @@ class OutcomeKind(StrEnum):
     """The search was killed again and again while it ran."""
 
 
-Number = Annotated[int, Field(ge=0)]
+Number = Annotated[int, Field(ge=0, lt=2 ** 53)]
+Id = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_word)]
+Seconds = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra='ignore', strict=True)
-    time: float = Field(default_factory=lambda: round(clock.time(), 3))
+    time: Seconds = Field(default_factory=lambda: round(clock.time(), 3))
 
 
 class Header(_Record):
@@ -85,19 +124,19 @@ class Submitted(_Record):
     """
     event: Literal['submitted'] = 'submitted'
     number: Number
-    id: str
+    id: Id
     formula: str
     sample: dict[str, str] = Field(default_factory=dict)
-    attempt: int = Field(default=1, ge=1)
+    attempt: int = Field(default=1, ge=1, lt=2 ** 31)
     rng: dict[str, JsonValue] = Field(default_factory=dict)
-    note: dict[str, JsonValue] = Field(default_factory=dict)
+    note: Annotated[dict[str, JsonValue], AfterValidator(_paths)] = Field(default_factory=dict)
 
 
 class Intermediate(_Record):
     """Metrics on the way, such as those of an epoch."""
     event: Literal['intermediate'] = 'intermediate'
     number: Number
-    id: str
+    id: Id
     metrics: Metrics
 
 
@@ -105,7 +144,7 @@ class Abandoned(_Record):
     """The search ended in good order while this candidate was in flight; the attempt does not count."""
     event: Literal['abandoned'] = 'abandoned'
     number: Number
-    id: str
+    id: Id
 
 
 def _no_success(kind: OutcomeKind) -> OutcomeKind:
@@ -125,17 +164,17 @@ class Finished(_Record):
     """A candidate's outcome, final and never repeated: ``metrics`` if it succeeded, else ``error``."""
     event: Literal['finished'] = 'finished'
     number: Number
-    id: str
+    id: Id
     state: Literal['succeeded', 'failed']
     metrics: Metrics = Field(default_factory=dict)
     error: Error | None = None
-    duration_s: float | None = None
+    duration_s: Seconds | None = None
 
 
 class Tested(_Record):
     """Metrics on the test split, taken once, at the end."""
     event: Literal['tested'] = 'tested'
-    id: str
+    id: Id
     metrics: Metrics
 
 

@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from syno_nni.atomic import write_whole
-from syno_nni.errors import JournalError
-from syno_nni.text import columns, duration, one_line, quantity
+from syno_nni.errors import ConfigError, JournalError
+from syno_nni.text import cell, columns, duration, quantity, visible
 
 from .config import SearchConfig
-from .plots import convergence_png, latency_conditions, pareto_png
+from .plots import convergence_png, latency_conditions, pareto_png, section
 from .stage_costs import rank_correlations, rejected_by, stage_costs
 from .state import RunState, Trial
+from .yaml_file import dump_yaml
 
 _HEAD = ('candidate', 'val. accuracy', 'latency ms', 'speedup', 'MACs', 'params', 'formula')
 _NUMBERS = range(1, 6)
+_LONGEST = 5000
+# Characters of a formula.
 REPORT_FILES = ('report.txt', 'report.html', 'pareto.png', 'convergence.png')
 
 
@@ -58,7 +61,7 @@ def result_table(state: RunState) -> str:
 
 def html_report(state: RunState, pareto: bytes | None = None, convergence: bytes | None = None) -> str:
     """One self-contained page: remarks, plots, the Pareto-best and all other candidates, failures, conditions."""
-    title = html.escape(f'{state.config.get("experimentName", "search")}: operators found')
+    title = html.escape(f'{cell(state.config.get("experimentName", "search"))}: operators found')
     plots = ''.join(_image(png, text) for png, text in (
         (pareto or pareto_png(state), 'validation accuracy against latency'),
         (convergence or convergence_png(state), 'objective of the operators in the order of their results')))
@@ -75,7 +78,7 @@ def html_report(state: RunState, pareto: bytes | None = None, convergence: bytes
     ]
     if state.failed:
         parts += ['<h2>Failures</h2>', _html_rows(('candidate', 'reason', 'message', 'formula'), (
-            (c.id, c.error.kind if c.error else '', c.error.message if c.error else '', c.formula)
+            (c.id, c.error.kind if c.error else '', cell(c.error.message, 2000) if c.error else '', cell(c.formula, _LONGEST))
             for c in state.failed))]
     parts += _stages(state)
     parts += ['<h2>Conditions</h2>', _html_rows(('what', 'value'), _conditions(state)),
@@ -88,7 +91,7 @@ def _stages(state: RunState) -> list[str]:
     costs = stage_costs(state)
     if not costs:
         return []
-    rows = [(c.name, str(c.reached), str(c.rejected), f'{c.median_s:.1f}', duration(c.total_s)) for c in costs]
+    rows = [(cell(c.name, 60), str(c.reached), str(c.rejected), f'{c.median_s:.1f}', duration(c.total_s)) for c in costs]
     parts = ['<h2>Stages of evaluation</h2>',
              _html_rows(('stage', 'operators', 'rejected', 'median s', 'in all'), rows, range(1, 5))]
     correlations = rank_correlations(state)
@@ -109,7 +112,7 @@ def _cells(candidate: Trial, state: RunState) -> tuple[str, ...]:
     star = ' *' if candidate is state.best else ''
     noisy = ' ~' if m.get('noisy') else ''
     name, formula = (('original', 'the layers of the original model') if candidate is state.baseline
-                     else (f'{candidate.id}{star}', candidate.formula))
+                     else (f'{cell(candidate.id, 40)}{star}', cell(candidate.formula, _LONGEST)))
     return (name, _percent(m.get('accuracy')), f'{state.latency_ms(candidate):.2f}{noisy}' if 'latency_ms' in m else '',
             f'{m["speedup"]:.2f}x' if 'speedup' in m else '', quantity(m.get('macs')), quantity(m.get('params')),
             formula)
@@ -130,12 +133,13 @@ def _remarks(state: RunState, listed: list[Trial]) -> Iterator[str]:
     counts: dict[str, int] = {}
     for candidate in state.failed:
         stage = rejected_by(candidate)
-        kind = f'rejected by {stage}' if stage else f'failed ({candidate.error.kind if candidate.error else "exception"})'
+        kind = (f'rejected by {cell(stage, 40)}' if stage
+                else f'failed ({candidate.error.kind if candidate.error else "exception"})')
         counts[kind] = counts.get(kind, 0) + 1
     others = ''.join(f', {n} {kind}' for kind, n in counts.items())
     yield (f'{len(state.succeeded)} operators evaluated{others}'
            f'{f", {len(state.in_flight)} in flight" if state.in_flight else ""}; {_ending(state)}. '
-           f'Latency: {latency_conditions(state)}, on {state.environment.get("cpu", "this machine")}, '
+           f'Latency: {latency_conditions(state)}, on {cell(state.environment.get("cpu", "this machine"))}, '
            'in turns with the original model.')
 
 
@@ -145,33 +149,38 @@ def _ending(state: RunState) -> str:
         return f'no end recorded after {taken}'
     words = {'budget': 'budget used up', 'time': 'time used up', 'exhausted': 'nothing new left in the space',
              'interrupted': 'interrupted', 'error': 'ended by an error'}
-    message = f' ({one_line(state.ended.message)})' if state.ended.message else ''
+    message = f' ({cell(state.ended.message, 500)})' if state.ended.message else ''
     return f'{words[state.ended.reason]}{message} after {taken}'
 
 
 def _where(state: RunState, run_dir: Path) -> Iterator[str]:
-    budget = state.config.get('maxTrialNumber', 0)
-    more = f' --max-trials {2 * budget}' if state.ended is not None and state.ended.reason == 'budget' else ''
+    budget = state.config.get('maxTrialNumber')
+    more = (f' --max-trials {2 * budget}' if state.ended is not None and state.ended.reason == 'budget'
+            and isinstance(budget, int) else '')
     yield ''
-    yield f'Run directory: {run_dir} (report.html, pareto.png, journal.jsonl)'
-    yield f'Continue with: syno-nni resume {shlex.quote(str(run_dir))}{more}'
+    yield f'Run directory: {visible(str(run_dir))} (report.html, pareto.png, journal.jsonl)'
+    yield f'Continue with: syno-nni resume {visible(shlex.quote(str(run_dir)))}{more}'
 
 
 def _conditions(state: RunState) -> Iterator[tuple[str, str]]:
-    config, facts = state.config, state.environment
-    model, data = config.get('model') or {}, config.get('data') or {}
-    yield 'model', str(model.get('name', ''))
-    yield 'data', f'{data.get("name", "")}, {data.get("imageSize", "")} pixels'
-    yield 'strategy', ', '.join(f'{k} {v}' for k, v in (config.get('strategy') or {}).items() if v != {})
+    facts, model, data = state.environment, section(state, 'model'), section(state, 'data')
+    yield 'model', cell(model.get('name', ''))
+    yield 'data', f'{cell(data.get("name", ""))}, {cell(data.get("imageSize", ""))} pixels'
+    yield 'strategy', ', '.join(f'{cell(k)} {cell(v)}' for k, v in section(state, 'strategy').items() if v != {})
     yield 'latency', latency_conditions(state)
-    yield 'machine', f'{facts.get("cpu", "")}, {facts.get("cores", "")} cores, {facts.get("platform", "")}'
-    versions = facts.get('versions') or {}
-    yield 'versions', ', '.join([f'python {facts.get("python", "")}', *(f'{k} {v}' for k, v in versions.items())])
+    yield 'machine', f'{cell(facts.get("cpu", ""))}, {cell(facts.get("cores", ""))} cores, {cell(facts.get("platform", ""))}'
+    versions = facts.get('versions')
+    yield 'versions', ', '.join([f'python {cell(facts.get("python", ""))}', *(
+        f'{cell(k)} {cell(v)}' for k, v in (versions.items() if isinstance(versions, dict) else ()))])
     yield 'sessions', str(state.sessions)
 
 
 def _config_yaml(state: RunState) -> str:
-    return SearchConfig.from_dict(state.config).to_yaml()
+    """The configuration with every default, or as it was recorded, where this version would no longer take it."""
+    try:
+        return SearchConfig.from_dict(state.config).to_yaml()
+    except ConfigError:
+        return dump_yaml(state.config)
 
 
 def _percent(fraction: Any) -> str:
@@ -202,8 +211,8 @@ def _html_table(rows: list[tuple[str, ...]]) -> str:
 def _html_rows(head: tuple[str, ...], rows: Any, numbers: Any = ()) -> str:
     def row(tag: str, cells: tuple[str, ...]) -> str:
         parts = []
-        for i, cell in enumerate(cells):
-            text = html.escape(cell)
+        for i, content in enumerate(cells):
+            text = html.escape(content)
             text = f'<code>{text}</code>' if tag == 'td' and head[i] == 'formula' else text
             parts.append(f'<{tag} class="n">{text}</{tag}>' if i in numbers else f'<{tag}>{text}</{tag}>')
         return f'<tr>{"".join(parts)}</tr>'

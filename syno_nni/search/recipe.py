@@ -281,10 +281,7 @@ def _original(recipe: Recipe, choice: RunChoice | None, data: Splits | None) -> 
     pretrained = recipe.weights.pretrained or recipe.model.startswith(('local-dir:', 'hf-hub:'))
     model = create_backbone(recipe.model, pretrained=pretrained, **kwargs)
     if recipe.weights.checkpoint:
-        try:
-            load_weights(model, recipe.weights.checkpoint)
-        except ConfigError as error:
-            raise ConfigError(f'checkpoint {error}') from None
+        load_weights(model, recipe.weights.checkpoint)
     return model.eval()
 
 

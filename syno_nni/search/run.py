@@ -10,8 +10,8 @@ from nni.nas.strategy import Strategy
 from nni.nas.strategy.middleware import Chain
 
 from syno_nni.data.inspection import inspect
-from syno_nni.errors import ConfigError, JournalError, MeasureError
-from syno_nni.measure.runtimes import missing
+from syno_nni.errors import ConfigError, JournalError, SynoError
+from syno_nni.files import show_path
 from syno_nni.nas.evaluator import OperatorEvaluator
 from syno_nni.nas.filters import ProfilerFilter
 from syno_nni.nas.flat_space import FlatModelSpace
@@ -29,6 +29,8 @@ from syno_nni.run.records import Ended, Header, Resumed, Tested
 from syno_nni.run.state import RunState
 from syno_nni.search_spaces.backbone import backbone_space
 from syno_nni.strategies import SynoStrategy, strategy_of
+
+from .preflight import check
 
 _log = logging.getLogger(__name__)
 
@@ -56,11 +58,7 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool = False, lis
     for machine in config.machine_list if config.engine == 'remote' else ():
         if not Path(machine.ssh_key_file).expanduser().is_file():
             raise ConfigError(f'machineList: there is no SSH key {machine.ssh_key_file} for {machine.user}@{machine.host}')
-    if config.latency.image_size not in (None, config.data.image_size):
-        raise ConfigError(f'latency.imageSize: {config.latency.image_size} differs from data.imageSize, '
-                          f'{config.data.image_size}: the operators of a run are made for one size')
-    if lacking := missing(config.latency.runtime):
-        raise MeasureError(f'latency.runtime: {config.latency.runtime} needs {lacking}')
+    check(config)
     wait_asleep(config.latency.threads)
     evaluator = OperatorEvaluator(config.to_dict())
     tell(evaluator.data.summary())
@@ -75,7 +73,7 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool = False, lis
     with open_run(config, run_dir, resume=resume, listener=listener) as journal:
         try:
             strategy.journal = journal
-            strategy.restore(journal.state)
+            _restore(strategy, journal)
             if (change := _other_order(journal)) is not None:
                 tell(change)
             _search(config, run_dir, journal.state, space, evaluator, strategy, tell)
@@ -88,6 +86,16 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool = False, lis
             raise
         journal.append(Ended(reason=strategy.ended or 'budget'))
         return journal.state
+
+
+def _restore(strategy: SynoStrategy, journal: Journal) -> None:
+    try:
+        strategy.restore(journal.state)
+    except SynoError as error:
+        raise JournalError(f'{show_path(journal.path)}: cannot go on from what it records: {error}') from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise JournalError(f'{show_path(journal.path)}: cannot go on from what it records '
+                           f'({type(error).__name__}: {error}); restore the file from a copy') from error
 
 
 def filtered(strategy: Strategy, config: SearchConfig, space: ModelSpace) -> Strategy:

@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from syno_nni.errors import SpaceError
+from syno_nni.errors import SpaceError, shown
+from syno_nni.text import did_you_mean
 
 UNBOUNDED = 99  # what counts as no bound: far more than any operator has
 
@@ -124,11 +124,11 @@ class Limits:
             elif name in theirs:
                 wanted = type(theirs[name].default)
                 if (wanted is bool) != isinstance(value, bool) or not isinstance(value, (int, float)):
-                    raise SpaceError(f'limit {name} must be a {wanted.__name__}, got {value!r}')
+                    raise SpaceError(f'limit {name} must be a {wanted.__name__}, got {shown(value)}')
                 heuristic[name] = value
             else:
-                near = difflib.get_close_matches(name, [*mine, *theirs], 1)
-                raise SpaceError(f'unknown limit {name!r}' + (f'; did you mean {near[0]!r}?' if near else '')
+                hint = did_you_mean(name, [*mine, *theirs], otherwise='')
+                raise SpaceError(f'unknown limit {shown(name)}' + (f'; {hint}' if hint else '')
                                  + f' Known: {", ".join(sorted([*mine, *theirs]))}')
         return dataclasses.replace(self, **own, heuristics=dataclasses.replace(self.heuristics, **heuristic))
 

@@ -4,16 +4,16 @@ A facade: `signature` holds what was declared, `tree` the construction; the modu
 """
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Iterator as Iter
 from typing import Any
 
 import numpy as np
 
-from syno_nni.errors import SpaceError
+from syno_nni.errors import SpaceError, shown
 from syno_nni.operator import Operator
 from syno_nni.operator.size import Binding, Size, SizeLike
+from syno_nni.text import did_you_mean
 
 from . import membership
 from .budgets import Ratio, checked_ratio
@@ -77,8 +77,8 @@ class OperatorSpace:
         Without ``bindings``, sampling and budgets use the preset's own, and ``contains`` checks no other numbers.
         """
         if name not in PRESETS:
-            near = difflib.get_close_matches(str(name), PRESETS, 1)
-            raise SpaceError(f'unknown preset {name!r}' + (f'; did you mean {near[0]!r}?' if near else '')
+            hint = did_you_mean(name, PRESETS, otherwise='')
+            raise SpaceError(f'unknown preset {shown(name)}' + (f'; {hint}' if hint else '')
                              + f' Known: {", ".join(PRESETS)}')
         preset: Preset = PRESETS[name]
         return cls(preset.inputs, preset.outputs, preset.variables, bindings=bindings, default_bindings=preset.bindings,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from syno_nni.text import columns, duration, one_line, quantity, shorten
+from syno_nni.text import cell, columns, did_you_mean, duration, one_line, quantity, shorten, visible
 
 
 @pytest.mark.parametrize(('number', 'text'), [
@@ -28,3 +28,24 @@ def test_shorten_keeps_both_ends(width: int) -> None:
 def test_columns_and_one_line() -> None:
     assert columns([('a', 'number'), ('long', '1')], right={1}) == 'a     number\nlong       1'
     assert one_line(' a\n\tb ') == 'a b'
+
+
+@pytest.mark.parametrize(('text', 'shown'), [
+    ('plain → ü', 'plain → ü'), ('\x1b[31m', '\\x1b[31m'), ('a\rb\x00', 'a\\rb\\x00'), ('\u202eabc', '\\u202eabc'),
+    ('\x9b', '\\x9b'),
+    ('\ud800', '\\ud800'), ('\u2028', '\\u2028'), ('\u200b', '\\u200b'), ('a\nb', 'a\\nb')])
+def test_visible(text: str, shown: str) -> None:
+    assert visible(text) == shown
+    assert visible(text, keep='\n') == (text if '\n' in text else shown)
+
+
+def test_cells_are_one_visible_line_of_bounded_length() -> None:
+    assert cell('a\n\x1b b' * 1000, 50).isprintable() and len(cell('a' * 1000, 50)) == 50
+    assert '\n' not in columns([('a',), ('b\nc',)]).splitlines()[1] and len(columns([('x' * 10_000,)])) == 300
+
+
+def test_did_you_mean() -> None:
+    assert did_you_mean('epoch', ['epochs', 'seed']) == "did you mean 'epochs'?"
+    assert did_you_mean('zzz', ['epochs', 'seed']) == 'choose from epochs, seed'
+    assert did_you_mean('zzz', ['epochs'], otherwise='') == ''
+    assert did_you_mean('x' * 100_000, ['x' * 100] * 1000, otherwise='far') == 'far'

@@ -89,7 +89,7 @@ def test_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (['resnet10t', '--operator', 'conv2d', '--runtime', 'tvm'], 'unknown runtime'),
     (['resnet10t', '--operator', 'conv2d', '--steps', '3'], 'add --data'),
     (['resnet10t', '--operator', 'conv2d', '--losses', 'x=1'], 'unknown loss'),
-    (['resnet10t', '--operator', 'conv2d', '--checkpoint', 'none.pth', *FAST], 'checkpoint none.pth'),
+    (['resnet10t', '--operator', 'conv2d', '--checkpoint', 'none.pth', *FAST], 'none.pth: No such file'),
     (['resnet10t', '--budget', '8', *FAST], 'a budget is a latency'),
     (['--from-run', 'nowhere', '--budget', '8ms'], 'leave out'), (['--from-run', 'nowhere'], 'no run directory')])
 def test_mistakes_are_one_line(argv: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

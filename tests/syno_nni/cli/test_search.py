@@ -101,7 +101,7 @@ def mistakes(tmp_path: Path) -> list[tuple[list[str], str]]:
     (tmp_path / 'other.yml').write_text('model: {name: resnet18}\nengine: sequential\n')
     return [(['search', 'nowhere.yml'], 'cannot read the experiment file'),
             (['search', 'bad.yml'], "unknown key 'evaluation.epoch'; did you mean 'epochs'?"),
-            (['search', 'name.yml', '--run-dir', 'new'], 'did you mean resnet18'),
+            (['search', 'name.yml', '--run-dir', 'new'], "did you mean 'resnet18"),
             (['search', 'slots.yml', '--run-dir', 'new'], 'conv1d'),
             (['search', '--engine', 'sequential', '--run-dir', 'run'], 'continue it with: syno-nni resume run'),
             (['resume', 'nowhere'], 'no run directory nowhere'), (['report', '.'], 'holds no run')]

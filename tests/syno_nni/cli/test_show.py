@@ -71,7 +71,7 @@ def open_run_again(run: Path):
 
 
 @pytest.mark.parametrize(('text', 'message'), [
-    ('conv2', 'did you mean conv2d'), ('abcdef123456', '--run-dir'), ('out[', 'cannot read formula'),
+    ('conv2', "did you mean 'conv2d'"), ('abcdef123456', '--run-dir'), ('out[', 'cannot read formula'),
     ('../../etc/passwd', 'no operator'), ('', 'no operator'),
 ])
 def test_unknown_operators(text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,67 @@ def test_mistakes_are_one_line(path: str, value: Any, message: str) -> None:
     assert message in str(raised.value) and str(raised.value).startswith('my.yml') and '\n' not in str(raised.value)
 
 
+WRONG: list[tuple[str, Any]] = [
+    ('experimentName', 3), ('experimentName', ['a']), ('experimentType', 'nas'), ('searchSpace', 3),
+    ('searchSpace', {'operator': 3}),
+    ('searchSpace', {'operator': {'_type': 'choice'}}), ('searchSpaceFile', '/no/such'), ('searchSpaceFile', 3),
+    ('searchSpaceFile', '/dev/zero'), ('trialCommand', 3), ('trialCommand', ''), ('trialCodeDirectory', '/no/such'),
+    ('trialCodeDirectory', 3), ('trialCodeDirectory', 'x' * 5000), ('trialCodeDirectory', 'a\0b'), ('trialConcurrency', 0),
+    ('trialConcurrency', 'two'), ('trialConcurrency', 1.5), ('trialConcurrency', True), ('trialGpuNumber', -1),
+    ('trialGpuNumber', 'x'), ('maxExperimentDuration', 'x'), ('maxExperimentDuration', '5 weeks'),
+    ('maxExperimentDuration', -1),
+    ('maxExperimentDuration', '0s'), ('maxTrialNumber', 0), ('maxTrialNumber', '12'), ('maxTrialNumber', 1e300),
+    ('maxTrialDuration', 'x'), ('maxTrialDuration', 1.5), ('maxTrialDuration', '90'), ('maxTrialDuration', [1]),
+    ('nniManagerIp', 3), ('useAnnotation', True), ('useAnnotation', 'x'), ('debug', 3), ('debug', 'true'), ('logLevel', 3),
+    ('logLevel', 'loud'), ('experimentWorkingDirectory', 3), ('tunerGpuIndices', 'a'), ('tunerGpuIndices', -1),
+    ('tunerGpuIndices', [-1]), ('assessor', 3), ('assessor', {'name': 3}), ('assessor', {'nam': 'x'}), ('assessor', {}),
+    ('advisor', {'name': 'x'}), ('trainingService', 3), ('trainingService', []), ('trainingService', {}),
+    ('trainingService', 'local'),
+    ('trainingService', {'platform': 'lokal'}), ('trainingService', {'platform': 3}),
+    ('trainingService', {'platform': ['local']}),
+    ('trainingService', {'platform': 'local', 'useActiveGpu': 'x'}), ('trainingService', {'platform': 'local', 'gpus': 3}),
+    ('trainingService', {'platform': 'local', 'maxTrialNumberPerGpu': 0}), ('trainingService', {'platform': 'remote'}),
+    ('trainingService', {'platform': 'local', 'trialCodeDirectory': '/no/such'}),
+    ('trainingService', {'platform': 'remote', 'machineList': []}),
+    ('trainingService', {'platform': 'remote', 'machineList': [3]}),
+    ('trainingService', {'platform': 'remote', 'machineList': [{'host': 'h', 'user': 'u', 'sshKeyFile': '/no/such'}]}),
+    ('trainingService', {'platform': 'remote', 'machineList': [{'host': 'h', 'user': 'u', 'port': 70000}]}),
+    ('sharedStorage', 3), ('sharedStorage', {'storageType': 'disk'}), ('tuner', 3), ('tuner.name', 3), ('tuner.classArgs', 3),
+    ('tuner.classArgs', []), ('tuner.codeDirectory', '/no/such'), ('tuner.codeDirectory', 3)]
+
+
+@pytest.mark.parametrize(('path', 'value'), WRONG)
+def test_every_key_of_nnis_has_its_type(path: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as raised:
+        resolved(_changed(path, value), 'my.yml')
+    text = str(raised.value)
+    assert text.startswith('my.yml') and '\n' not in text and len(text) < 1500
+    assert path.partition('.')[0] in text
+
+
+@pytest.mark.parametrize(('path', 'value'), [
+    ('maxTrialDuration', '1.5h'), ('maxTrialDuration', 90), ('tunerGpuIndices', '0,1'), ('tunerGpuIndices', [0]),
+    ('logLevel', 'debug'),
+    ('trainingService', {'platform': 'local', 'useActiveGpu': False, 'gpuIndices': 0}), ('debug', True),
+    ('trainingService', {'platform': 'openpai', 'host': 'x', 'username': 'y', 'trialCpuNumber': 1}),
+    ('trainingService', {'platform': 'remote', 'machineList': [{'host': 'h', 'user': 'u', 'password': 'p'}]}),
+    ('assessor', {'name': 'Medianstop', 'classArgs': {'optimize_mode': 'maximize'}})])
+def test_what_nni_takes_is_taken(path: str, value: Any) -> None:
+    assert resolved(_changed(path, value), 'my.yml')[path] == value
+
+
+@pytest.mark.parametrize('line',
+                         ['maxTrialDuration: 1:30', 'maxTrialNumber: 1e1', 'maxTrialNumber: 010', 'experimentName: 1.10',
+                                  'experimentName: no', 'nniManagerIp: 2024-01-01', 'maxTrialNumber: 0o17'])
+def test_what_nni_would_read_otherwise_is_refused(line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key = line.partition(':')[0]
+    lines = (EXAMPLES / 'nnictl.yml').read_text().splitlines(keepends=True)
+    rest = ''.join(old for old in lines if not old.startswith(f'{key}:'))
+    (tmp_path / 'my.yml').write_text(f'{rest}{line}\n')
+    assert main(['search', str(tmp_path / 'my.yml'), '--dry-run']) == 1
+    assert f'my.yml: {key}: should be' in capsys.readouterr().err
+
+
 def test_dry_run_prints_every_default_and_search_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['search', str(EXAMPLES / 'nnictl.yml'), '--dry-run']) == 0
     shown = yaml.safe_load(capsys.readouterr().out)

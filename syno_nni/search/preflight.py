@@ -1,0 +1,68 @@
+"""What can be told about an experiment before anything is loaded, made or measured: ``--dry-run`` and every search ask."""
+from __future__ import annotations
+
+import timm
+import torch
+
+from syno_nni.backbone import look_into_folder, unknown_model
+from syno_nni.environment import usable_memory
+from syno_nni.errors import ConfigError, MeasureError
+from syno_nni.measure.runtimes import missing
+from syno_nni.run.config import SearchConfig
+from syno_nni.search_spaces.slots import KINDS
+from syno_nni.strategies import check_strategy
+from syno_nni.text import cell, did_you_mean
+
+_TRAINING_FACTOR, _INFERENCE_FACTOR = 10, 3
+# The least that a network holds in memory, in sizes of its input: what training keeps for the backward pass (a ResNet-18
+# keeps 40), and the largest two maps at once.
+
+
+def check(config: SearchConfig, *, here: bool = True) -> None:
+    """Whether a search can begin, as far as its configuration tells.
+
+    Args:
+        config: of the search.
+        here: whether its trials run on this machine; what they need is not asked for where they do not.
+
+    Raises:
+        ConfigError: there is no such model, kind of slot or argument of the strategy; there is no GPU, or not the memory.
+        MeasureError: a library that the latency is measured with is missing.
+    """
+    _check_model(config.model.name)
+    for kind in config.slots.kinds:
+        if kind not in (*KINDS, 'auto', 'all'):
+            hint = did_you_mean(kind, (*KINDS, 'auto', 'all'))
+            raise ConfigError(f'slots.kinds: unknown kind of slot {cell(kind, 80)!r}; {hint}')
+    check_strategy(config.strategy)
+    if config.latency.image_size not in (None, config.data.image_size):
+        raise ConfigError(f'latency.imageSize: {config.latency.image_size} differs from data.imageSize, '
+                          f'{config.data.image_size}: the operators of a run are made for one size')
+    if not here or config.engine == 'remote':
+        return
+    if lacking := missing(config.latency.runtime):
+        raise MeasureError(f'latency.runtime: {config.latency.runtime} needs {lacking}')
+    if config.evaluation.device == 'cuda' and not torch.cuda.is_available():
+        raise ConfigError('evaluation.device: there is no CUDA GPU that torch can use here; write cpu, or auto')
+    _check_memory(config)
+
+
+def _check_model(name: str) -> None:
+    if name.startswith('local-dir:'):
+        look_into_folder(name)
+    elif not name.startswith(('hf-hub:', 'hf_hub:')) and not timm.is_model(name):
+        raise ConfigError(unknown_model(name))
+
+
+def _check_memory(config: SearchConfig) -> None:
+    data, memory = config.data, usable_memory()
+    image = 4 * data.channels * data.image_size ** 2
+    needs = {'data.batchSize': (data.batch_size, _TRAINING_FACTOR),
+             'latency.batchSize': (config.latency.batch_size, _INFERENCE_FACTOR)}
+    if config.evaluation.device != 'cpu' and torch.cuda.is_available():
+        del needs['data.batchSize']  # that is in the GPU's
+    for key, (batch, factor) in needs.items():
+        needed = batch * image * factor
+        if memory is not None and needed > memory:
+            raise ConfigError(f'data.imageSize: {batch} images ({key}) of {data.image_size} pixels need {needed / 1e9:.0f} GB '
+                              f'of memory at least, and this machine has {memory / 1e9:.0f}; make one of the two smaller')
