@@ -235,6 +235,10 @@ class Contraction:
         if block > 1:
             kernel = Value(_joined(builder, kernel.register, groups, block), kernel.dims)
             groups //= block
+        if _needs_a_tap(builder.shape_of(kernel.register)):
+            extents[-1] += 1
+            taps = [*builder.shape_of(kernel.register)[:-1], extents[-1]]
+            kernel = Value(builder.emit('pad', [kernel.register], [len(taps) - 1, 0, 1], taps), kernel.dims)
         dims = (lead, (*grouped, *self.outs),
                 *(tuple(self.inside[x].result if x in self.inside else x for x in slot) for slot in slots))
         shape = list(builder.shape(dims))
@@ -331,6 +335,17 @@ def _joined(builder: Builder, kernel: int, groups: int, block: int) -> int:
     for (kind, arguments), shape in zip(steps, shapes):
         kernel = builder.emit(kind, [kernel], arguments, shape)
     return kernel
+
+
+def _needs_a_tap(kernel: Sequence[int]) -> bool:
+    """Whether a kernel gets a tap of zeros at its end.
+
+    oneDNN's bfloat16 convolution for AMX (3.12 at least) computes noise where an even number of input channels below
+    16 and the taps of the last axis fill more than one tile of 32 exactly; with one tap more it is right. The data type
+    is not known here, and an exported plan may run in another runtime on oneDNN, so the tap is there for every type.
+    """
+    channels, taps = kernel[1], kernel[-1]
+    return 1 < channels < 16 and channels % 2 == 0 and channels * taps > 32 and channels * taps % 32 == 0
 
 
 def _out_order(label: Coordinate) -> tuple:
