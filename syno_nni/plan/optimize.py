@@ -14,7 +14,8 @@ from syno_nni.operator.size import Binding
 from .builder import Unreachable
 from .contraction import Partial
 from .lowering import Lowering
-from .model import Machine, seconds
+from .machine import Machine
+from .model import seconds
 from .program import Program, multiply_adds
 from .simplify import simplify
 

@@ -66,10 +66,10 @@ def optimize_plan(op: Operator, sizes: Binding, *, measure: bool = False, runtim
 
 def default_cache() -> Path:
     """``$SYNO_NNI_CACHE/plans.json``, or under the user's cache folder."""
-    folder = os.environ.get('SYNO_NNI_CACHE')
-    if folder is None:
-        folder = Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 'syno-nni'
-    return Path(folder) / 'plans.json'
+    own = os.environ.get('SYNO_NNI_CACHE')
+    if own is not None:
+        return Path(own) / 'plans.json'
+    return Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 'syno-nni' / 'plans.json'
 
 
 def host_name() -> str:
