@@ -13,9 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.experimental.symbolic_shapes import guard_scalar
 
-from syno_nni.errors import SynoError
 from syno_nni.operator import Operator
 from syno_nni.operator.size import Binding
 
@@ -82,12 +80,10 @@ class PlannedLayer(nn.Module):
 
     def _other_plan(self, shape: Sequence[int]) -> Plan:
         if torch.compiler.is_compiling():
-            # A plan is for numbers: a compiled graph is, too, and torch compiles another one for another size.
-            own = tuple([int(guard_scalar(n)) for n in shape[int(self.plan.batch):]])
-            problem = _prepare(self, *own)
-            if not problem:
-                return self.other_plans[own]
-            torch._dynamo.graph_break(msg=problem)  # the same call outside of the graph raises the error
+            from .compiled import plan_in_graph
+            plan = plan_in_graph(self, shape)
+            if plan is not None:
+                return plan
         return self.plan_at(shape)
 
     def _traced(self, x: Tensor) -> Tensor:
@@ -116,13 +112,3 @@ def as_leaf(module: nn.Module, *args: Any) -> Any:
     proxy = next(x for x in args if isinstance(x, fx.Proxy))
     tracer: Any = proxy.tracer
     return tracer.create_proxy('call_module', tracer.path_of_module(module), args, {})
-
-
-@torch._dynamo.assume_constant_result
-def _prepare(layer: PlannedLayer, *own: int) -> str:
-    """Plans for a shape before a compiler looks for the plan. Returns what is wrong with the shape, or ''."""
-    try:
-        layer.plan_at((1, *own) if layer.plan.batch else own)
-    except SynoError as error:
-        return str(error)
-    return ''
