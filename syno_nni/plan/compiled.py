@@ -4,8 +4,8 @@ Imported only there: what it needs of torch takes long to import.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch.fx.experimental.symbolic_shapes import guard_scalar
@@ -14,11 +14,18 @@ from syno_nni.errors import SynoError
 
 from .optimize import Plan
 
-if TYPE_CHECKING:
-    from .planned import PlannedLayer
+
+class Planned(Protocol):
+    """What is needed of a `PlannedLayer`."""
+    plan: Plan
+
+    @property
+    def other_plans(self) -> Mapping[tuple[int, ...], Plan]: ...
+
+    def plan_at(self, shape: Sequence[int]) -> Plan: ...
 
 
-def plan_in_graph(layer: PlannedLayer, shape: Sequence[int]) -> Plan | None:
+def plan_in_graph(layer: Planned, shape: Sequence[int]) -> Plan | None:
     """The plan for a shape, whose sizes may be symbols: the graph is for their values, and for others there is another.
 
     None, outside of the graph, where the shape does not fit.
@@ -32,7 +39,7 @@ def plan_in_graph(layer: PlannedLayer, shape: Sequence[int]) -> Plan | None:
 
 
 @torch.compiler.assume_constant_result
-def _prepare(layer: PlannedLayer, *own: int) -> str:
+def _prepare(layer: Planned, *own: int) -> str:
     """Plans for a shape before the compiler looks for the plan. Returns what is wrong with the shape, or ''."""
     try:
         layer.plan_at((1, *own) if layer.plan.batch else own)
