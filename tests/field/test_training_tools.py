@@ -58,8 +58,10 @@ def plainly(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     def defined(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         (given,) = inputs
         layer = module.layer
-        if module.stride:
+        if module.pool is not None:
             given = nn.functional.avg_pool2d(given, module.stride, ceil_mode=True)
+        elif module.offset is not None:  # zeros up to a multiple of the stride, of which the operator makes every second
+            given = nn.functional.pad(given, (0, given.shape[3] % 2, 0, given.shape[2] % 2))
         sizes = {**layer.sizes, 'N': len(given), 'H': given.shape[2]}
         weights = [w.double().numpy() for w in layer.weights]
         result = torch.from_numpy(layer.op.reference(given.double().numpy(), weights, sizes))
