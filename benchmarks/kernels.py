@@ -34,7 +34,7 @@ from syno_nni.measure.lock import measurement_lock
 from syno_nni.measure.runtime import Rounds
 from syno_nni.measure.runtimes import missing, time_in
 from syno_nni.measure.turns import take_turns
-from syno_nni.plan.program import CALLS
+from syno_nni.plan.kinds import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / 'shared' / 'data' / 'published_operators'
@@ -131,10 +131,10 @@ def measure_calls(op: sn.Operator, sizes: dict[str, int], seconds: float, tune: 
         calls = [lambda: ours(x), lambda: conv(x)]
         for step in program.steps:
             inputs = [registers[r] for r in step.inputs]
-            registers[step.output] = CALLS[step.kind](*inputs, *step.arguments)
+            registers[step.output] = KINDS[step.kind].run(*inputs, *step.arguments)
             if step.kind in ('conv', 'matmul', 'einsum'):
                 ready = [t.contiguous() for t in inputs]
-                calls.append(lambda call=CALLS[step.kind], given=(*ready, *step.arguments): call(*given))
+                calls.append(lambda call=KINDS[step.kind].run, given=(*ready, *step.arguments): call(*given))
         timings = take_turns(calls, warmup=5, min_rounds=15, max_rounds=400, seconds=seconds)
     ours_ms, conv_ms, *library = (float(np.median(t)) for t in timings)
     quartiles = np.percentile(timings[0], (25, 75))

@@ -6,18 +6,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from syno_nni.errors import SizeError, SlotError
 from syno_nni.operator import Operator
+from syno_nni.operator.rectangles import for_rectangles
 from syno_nni.operator.size import Size
 from syno_nni.operator.striding import every
+from syno_nni.plan.layer import SynthesizedLayer
+from syno_nni.plan.planned import as_leaf
 
+from .layout import Layout
 from .slots import Slot
 
-_ROLES = {'NCHW': 'NCSS', 'NCL': 'NCS', 'NC': 'NC', 'NTC': 'NSC', 'NHWC': 'NSSC', 'C': 'NSSSC'}
-"""Axis roles of a layer's input: N batch, C channels, S anything else."""
 HARDLY_MORE = 1.25
 """A stride without pooling may cost so many times what pooling and the operator behind it cost."""
 
@@ -28,7 +30,8 @@ class FilledSlot(nn.Module):
     Input and output have the layout of the replaced layer; where the operator wants its axes otherwise (a tokens
     operator in a pointwise convolution, say) they are moved around it. A stride is an average pooling in front, or, with
     an ``offset``, every stride-th output of the operator on the whole map, as in a strided convolution: the plan computes
-    the others only where it must.
+    the others only where it must. Images, maps and sequences of other sizes are taken where the operator's formula allows
+    them (:class:`~syno_nni.plan.layer.SynthesizedLayer`); ``sizes`` are those that it is initialized and planned for.
 
     Args:
         op: the operator; it maps ``C_in`` channels to ``C_out`` and keeps the other sizes.
@@ -38,6 +41,8 @@ class FilledSlot(nn.Module):
         bias: whether to add one number per output channel.
         layout: of the replaced layer, see :class:`~syno_nni.search_spaces.slots.Slot`.
         offset: the first output that is kept, per axis, each below its stride; None for a pooling in front.
+        floor: whether what the stride leaves over at the border of a map of another size is dropped, as by even kernels
+            without padding, rather than a position of its own.
 
     Raises:
         SlotError: the operator does not fit the binding or the layout, or cannot stride without pooling.
@@ -45,19 +50,19 @@ class FilledSlot(nn.Module):
 
     def __init__(self, op: Operator, sizes: Mapping[str, int], *, stride: tuple[int, ...] = (),
                  input_size: tuple[int, ...] = (), bias: bool = False, layout: str = 'NCHW',
-                 offset: tuple[int, ...] | None = None) -> None:
+                 offset: tuple[int, ...] | None = None, floor: bool = False) -> None:
         super().__init__()
-        from syno_nni.plan.layer import SynthesizedLayer
         self.op = op
         self.sizes = dict(sizes)
         self.layout = layout
         self.stride = tuple(stride)
         self.input_size = tuple(input_size)
+        self.floor = floor
         self.in_channels, self.out_channels = sizes['C_in'], sizes['C_out']
-        self._layer_roles, self._op_roles = _ROLES[layout], _roles(c.size for c in op.inputs)
+        self._layer_roles, self._op_roles = Layout.named(layout).roles, _roles(c.size for c in op.inputs)
         self.offset = None if offset is None or max(stride, default=1) == 1 else tuple(offset)
         self.pool = _pooling(self.stride, self.input_size) if self.offset is None else None
-        fitting, used = op, operator_sizes(op, sizes, layout)
+        fitting, used = _fitted(op, sizes, layout)
         if self.offset is not None:
             fitting, used = _strided(op, sizes, layout, self.stride, self.offset)
         self.layer = SynthesizedLayer(fitting, used)
@@ -82,8 +87,16 @@ class FilledSlot(nn.Module):
         return self.out_channels
 
     def forward(self, x: Tensor) -> Tensor:
+        """The replaced layer's input to its output, in its layout: (N, C_in, H, W) to (N, C_out, H, W) over the stride.
+
+        Raises:
+            GraphError: the input has another number of channels or dimensions.
+            SizeError: the operator's formula does not allow the size; names those nearest to it that it does.
+        """
+        if isinstance(x, fx.Proxy):
+            return as_leaf(self, x)  # nothing inside a slot is a feature of the model
         if self.pool is not None:
-            x = self.pool(x)
+            x = self._pooled(x)
         elif self.offset is not None:
             x = self._whole(x)
         if self._layer_roles == self._op_roles:
@@ -107,8 +120,19 @@ class FilledSlot(nn.Module):
             y = y + self.bias
         return y.movedim(-1, 1) if self._layer_roles[1] == 'C' else y
 
+    def _pooled(self, x: Tensor) -> Tensor:
+        if self.pool is not None and not torch.jit.is_tracing() and x.shape[2:] == self.input_size:
+            return self.pool(x)
+        # Partial windows at the border average what they have, so the result has ceil(n / stride) positions.
+        if len(self.stride) == 1:
+            return functional.avg_pool1d(x, self.stride, ceil_mode=not self.floor)
+        return functional.avg_pool2d(x, self.stride, ceil_mode=not self.floor)
+
     def _whole(self, x: Tensor) -> Tensor:
         """The map as the operator strides over it: filled with zeros to a multiple of the stride."""
+        if self.floor:
+            for axis, s in enumerate(self.stride, start=2):
+                x = x.narrow(axis, 0, x.shape[axis] // s * s)
         if 'S' not in self._op_roles:
             for axis, (a, s) in enumerate(zip(self.offset or (), self.stride, strict=True), start=2):
                 x = x[(slice(None),) * axis + (slice(a, None, s),)]
@@ -129,7 +153,8 @@ class FilledSlot(nn.Module):
         from syno_nni.operator.formula import to_text
         return {'formula': to_text(self.op), 'sizes': dict(self.sizes), 'stride': list(self.stride),
                 'input_size': list(self.input_size), 'bias': self.bias is not None, 'layout': self.layout,
-                **({} if self.offset is None else {'offset': list(self.offset)})}
+                **({} if self.offset is None else {'offset': list(self.offset)}),
+                **({'floor': True} if self.floor else {})}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> FilledSlot:
@@ -137,7 +162,8 @@ class FilledSlot(nn.Module):
         return cls(Operator.parse(config['formula']), config['sizes'], stride=tuple(config.get('stride', ())),
                    input_size=tuple(config.get('input_size', ())), bias=config.get('bias', False),
                    layout=config.get('layout', 'NCHW'),
-                   offset=tuple(config['offset']) if config.get('offset') is not None else None)
+                   offset=tuple(config['offset']) if config.get('offset') is not None else None,
+                   floor=config.get('floor', False))
 
     @classmethod
     def of(cls, op: Operator, slot: Slot) -> FilledSlot:
@@ -155,8 +181,10 @@ class FilledSlot(nn.Module):
                 _strided(op, slot.sizes, slot.layout, slot.stride, slot.offset)
             if slot.striding == 'exact' or ways.get('exact', math.inf) <= HARDLY_MORE * ways['pool']:
                 offset = slot.offset
+        # An even kernel without padding drops what is left of a map that its stride does not divide.
+        floor = any(s > 1 and k % 2 == 0 for s, k in zip(slot.stride, slot.kernel)) and 'Same' not in slot.module_type
         return cls(op, slot.sizes, stride=slot.stride, input_size=slot.input_size, bias=slot.bias, layout=slot.layout,
-                   offset=offset)
+                   offset=offset, floor=floor)
 
 
 def ways_to_stride(op: Operator, slot: Slot) -> dict[str, float]:
@@ -168,12 +196,12 @@ def ways_to_stride(op: Operator, slot: Slot) -> dict[str, float]:
     Raises:
         SlotError: the operator does not fit the slot.
     """
-    from syno_nni.plan.model import Machine
+    from syno_nni.plan.machine import Machine
     from syno_nni.plan.optimize import plans
     machine = Machine()
     passed = 4 * slot.sizes.get('N', 1) * slot.sizes['C_in'] * math.prod(slot.input_size)
     pooling = machine.call + passed / machine.copy
-    ways = {'pool': pooling + plans(op, operator_sizes(op, slot.sizes, slot.layout))[0].cost}
+    ways = {'pool': pooling + plans(*_fitted(op, slot.sizes, slot.layout))[0].cost}
     try:
         ways['exact'] = plans(*_strided(op, slot.sizes, slot.layout, slot.stride, slot.offset))[0].cost
     except SlotError:
@@ -192,7 +220,7 @@ def _strided(op: Operator, sizes: Mapping[str, int], layout: str, stride: tuple[
     if len(offset) != len(stride) or not all(0 <= a < s for a, s in zip(offset, stride, strict=False)):
         raise SlotError(f'the first output lies at {offset}, which is no position below the stride {stride}: pool instead')
     if 'S' not in roles:
-        return op, operator_sizes(op, sizes, layout)
+        return _fitted(op, sizes, layout)
     axes = [n for n, role in enumerate(roles) if role == 'S']
     if len(axes) != len(stride):
         raise SlotError(f'an operator on [{_axes(c.size for c in op.inputs)}] does not see a map that it could stride '
@@ -200,9 +228,10 @@ def _strided(op: Operator, sizes: Mapping[str, int], layout: str, stride: tuple[
     sides = {'H': stride[0], 'W': stride[-1]} if 'H' in sizes else {'L': stride[0], 'T': stride[0]}
     whole = {v: n * sides.get(v, 1) for v, n in {**({'W': sizes['H']} if 'H' in sizes else {}), **sizes}.items()
              if v in sides or v not in ('T', 'L')}
-    used = operator_sizes(op, whole, layout)
-    strided = every(op, {axis: (s, a) for axis, s, a in zip(axes, stride, offset, strict=True)})
-    if strided.weight_shapes(used) != op.weight_shapes(operator_sizes(op, sizes, layout)):
+    fitting, used = _fitted(op, whole, layout)
+    strided = every(fitting, {axis: (s, a) for axis, s, a in zip(axes, stride, offset, strict=True)})
+    op, kept = _fitted(op, sizes, layout)
+    if strided.weight_shapes(used) != op.weight_shapes(kept):
         raise SlotError('the weights of the operator depend on the size of the map: pool instead')
     return strided, used
 
@@ -219,10 +248,17 @@ def misfit(op: Operator, slot: Slot) -> str:
 def operator_sizes(op: Operator, sizes: Mapping[str, int], layout: str) -> dict[str, int]:
     """The part of a slot's binding that the operator uses, checked to give it the slot's shapes.
 
+    For an operator that was written for square maps, in a slot with another one, that includes its width.
+
     Raises:
         SlotError: a variable is missing, a size is not an integer, or input or output do not have the slot's shape.
     """
-    given = dict(sizes)
+    return _fitted(op, sizes, layout)[1]
+
+
+def _fitted(op: Operator, sizes: Mapping[str, int], layout: str) -> tuple[Operator, dict[str, int]]:
+    """The operator with a height and a width, where the slot's map needs both, and the binding. Raises SlotError."""
+    given, axes_of = dict(sizes), Layout.named(layout)
     # A square slot has one height for both axes; a map is also a sequence of positions.
     if 'H' in given:
         given.setdefault('W', given['H'])
@@ -234,6 +270,12 @@ def operator_sizes(op: Operator, sizes: Mapping[str, int], layout: str) -> dict[
     # A layer that keeps its channel count, for operators that do.
     if given.get('C_in') == given.get('C_out') is not None:
         given.setdefault('C', given['C_in'])
+    if axes_of.is_map and given.get('H') != given.get('W') and 'W' not in op.variables and _roles(
+            c.size for c in op.inputs).count('S') == 2:
+        try:
+            op = for_rectangles(op)
+        except SizeError as error:
+            raise SlotError(str(error)) from error
     missing = sorted(op.variables - given.keys())
     if missing:
         raise SlotError(f'the operator needs {", ".join(missing)}, and the slot gives {_show(sizes)}')
@@ -243,13 +285,11 @@ def operator_sizes(op: Operator, sizes: Mapping[str, int], layout: str) -> dict[
         shapes = op.input_shape(used), op.output_shape(used)
     except SizeError as error:
         raise SlotError(str(error)) from error
-    if layout not in _ROLES:
-        raise SlotError(f'unknown layout {layout!r}: choose from {", ".join(_ROLES)}')
     roles = _roles(c.size for c in op.inputs)
     if not roles or roles != _roles(op.outputs):
         raise SlotError(f'the operator maps [{_axes(c.size for c in op.inputs)}] to [{_axes(op.outputs)}]; a slot '
                         'maps N, C_in and at most two other axes to N, C_out and the same others, in one order')
-    spatial = _spatial(roles, given, layout)
+    spatial = _spatial(roles, given, axes_of)
     if spatial is None:
         raise SlotError(f'an operator on [{_axes(c.size for c in op.inputs)}] does not fit a layer on {layout}')
     for name, shape, channels in (('input', shapes[0], given['C_in']), ('output', shapes[1], given['C_out'])):
@@ -257,7 +297,7 @@ def operator_sizes(op: Operator, sizes: Mapping[str, int], layout: str) -> dict[
         want = [n for role in roles.replace('SS', 'S') for n in axes[role]]
         if list(shape) != want:
             raise SlotError(f"the operator's {name} is {list(shape)}, the slot's is {want}")
-    return used
+    return op, used
 
 
 def _roles(sizes: Iterable[Size]) -> str:
@@ -266,7 +306,7 @@ def _roles(sizes: Iterable[Size]) -> str:
     return roles if roles in ('NC', 'NCS', 'NSC', 'NCSS', 'NSSC') else ''
 
 
-def _spatial(roles: str, given: Mapping[str, int], layout: str) -> tuple[int, ...] | None:
+def _spatial(roles: str, given: Mapping[str, int], layout: Layout) -> tuple[int, ...] | None:
     """The sizes that the operator's S axes must have, or None where it has more of them than the layer."""
     match roles.count('S'):
         case 0:
@@ -274,7 +314,7 @@ def _spatial(roles: str, given: Mapping[str, int], layout: str) -> tuple[int, ..
         case 1:
             return (given['T'],)
         case _:
-            return (given['H'], given['W']) if 'H' in given and layout in ('NCHW', 'NHWC') else None
+            return layout.axes(given) if layout.is_map and 'H' in given else None
 
 
 def _pooling(stride: tuple[int, ...], input_size: tuple[int, ...]) -> nn.Module | None:

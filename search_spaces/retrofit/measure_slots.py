@@ -18,6 +18,7 @@ from syno_nni.modes import evaluating
 from syno_nni.operator import Operator
 from syno_nni.search_spaces.coefficients import fitting, unfit
 from syno_nni.search_spaces.filled_slot import FilledSlot
+from syno_nni.search_spaces.layout import Layout
 from syno_nni.search_spaces.slots import Slot
 from syno_nni.search_spaces.trace import LAYERS, Example, example_of
 
@@ -130,17 +131,9 @@ def layer_latencies(model: nn.Module, example_input: Example = None, *, rounds: 
 
 def layer_input(slot: Slot) -> Tensor:
     """A standard normal input of the slot's layer, for one sample."""
-    sizes = slot.sizes
-    match slot.layout:
-        case 'NCHW' | 'NCL':
-            shape = (sizes['N'], sizes['C_in'], *slot.input_size)
-        case 'NHWC' if 'H' in sizes:
-            shape = (sizes['N'], sizes['H'], sizes.get('W', sizes['H']), sizes['C_in'])
-        case 'NC':
-            shape = (sizes['N'], sizes['C_in'])
-        case _:
-            shape = (sizes['N'], sizes['T'], sizes['C_in'])
-    return torch.randn(shape)
+    layout = Layout.named(slot.layout)
+    axes = slot.input_size if layout.channels_first else layout.axes(slot.sizes)
+    return torch.randn(layout.shape(slot.sizes['N'], slot.sizes['C_in'], axes))
 
 
 def _measure_slot(layer: nn.Module, slot: Slot, operators: Sequence[Operator], timer: Timer,

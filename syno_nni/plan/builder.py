@@ -10,8 +10,8 @@ from syno_nni.operator.concrete import ConcreteOperator, extent
 from syno_nni.operator.explosions import low_digits
 from syno_nni.operator.expr import Coordinate, Iterator, MergeLeft, MergeRight, Shift, Split, Stride, Unfold, sibling
 
-from .digits import digit_shift
 from .program import Program, Step
+from .shifted_digits import shifted_digits
 
 Dims = tuple[tuple[Coordinate, ...], ...]
 
@@ -139,6 +139,7 @@ class Builder:
             return self._undo_half(value, label, targets)
         value = self.alone(value, label)
         at = value.dim(label)
+        new: tuple[Coordinate, ...]
         if isinstance(label, Shift):
             kind, arguments, new = 'roll', (-label.offset, at), (label.of,)
         elif isinstance(label, Stride):
@@ -152,19 +153,19 @@ class Builder:
     def _undo_half(self, value: Value, label: MergeLeft | MergeRight, targets: frozenset[Coordinate]) -> Value:
         other = sibling(label)
         of = label.of
-        at_once = digit_shift(label) and not {of, of.bottom[0]} & targets
+        number = None if {of, *of.bottom[:1]} & targets else shifted_digits(label)
         if other not in value.labels:
-            if isinstance(label, MergeRight) and (digits := low_digits(label)) is not None:
-                return value.relabelled(label, digits)
-            if isinstance(label, MergeLeft) and at_once:
-                return self._carry(value, label, of.of.left, of.of.right, of.offset)
+            if isinstance(label, MergeRight) and (low := low_digits(label)) is not None:
+                return value.relabelled(label, low)
+            if isinstance(label, MergeLeft) and number:
+                return self._carry(value, label, number.high, number.low, number.offset)
             value = self.expand(value, len(value.dims), other)
         left, right = (label, other) if isinstance(label, MergeLeft) else (other, label)
-        if at_once:
+        if number:
             value = self.alone(value, left, right)
-            arguments = (value.dim(right), value.dim(left), of.offset)
+            arguments = (value.dim(right), value.dim(left), number.offset)
             moved = Value(self.emit('digits', [value.register], arguments, self.shape(value.dims)), value.dims)
-            return moved.relabelled(left, of.of.left).relabelled(right, of.of.right)
+            return moved.relabelled(left, number.high).relabelled(right, number.low)
         value = self.together(value, left, right)
         at = value.dim(left)
         dim = list(value.dims[at])

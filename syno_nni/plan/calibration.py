@@ -14,7 +14,7 @@ from syno_nni.measure.threads import torch_threads
 from syno_nni.measure.turns import take_turns
 
 from .cache import read, remember
-from .model import Machine
+from .machine import Machine
 
 LANES = {'AVX512': 16, 'AVX2': 8}
 """float32 numbers in a vector register; 4 (SSE, NEON) elsewhere."""

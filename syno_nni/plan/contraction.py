@@ -10,12 +10,14 @@ import math
 from collections.abc import Iterable, Sequence
 from collections.abc import Iterator as Iter
 from dataclasses import dataclass
+from typing import Any
 
 from syno_nni.operator.concrete import extent
-from syno_nni.operator.expr import Coordinate, Iterator, MergeLeft, MergeRight, Out, Shift, Unfold
+from syno_nni.operator.expr import Coordinate, Iterator, MergeLeft, Out, Unfold
 from syno_nni.operator.size import Size
 
 from .builder import Builder, Value
+from .shifted_digits import ShiftedDigits
 
 
 class _Tap(Iterator):
@@ -57,32 +59,30 @@ class Cycle:
     l + 1 (and the offset's high digits further on, cyclically), each with the low digits that do not carry or do.
     """
     label: MergeLeft
-    digit: MergeRight
-
-    @property
-    def shift(self) -> Shift:
-        return self.label.of  # type: ignore[return-value]  # see `Lowering._cycles`
+    digit: Coordinate
+    number: ShiftedDigits
 
     @property
     def result(self) -> Coordinate:
-        return self.shift.of.left  # type: ignore[attr-defined]
+        return self.number.high
 
     @property
     def reduction(self) -> Coordinate:
-        return self.shift.of.right  # type: ignore[attr-defined]
+        return self.number.low
 
 
 class Contraction:
     """One contraction of data and weight, whose coordinates are ready: the library calls that can do it."""
 
-    def __init__(self, batch: Coordinate, partial: Partial, value: Value, kernel: Value, axes: Sequence[Axis],
+    def __init__(self, batch: Coordinate | None, partial: Partial, value: Value, kernel: Value, axes: Sequence[Axis],
                  summed: set[Coordinate], shear: str, cycles: Sequence[Cycle] = ()) -> None:
         self.batch, self.partial, self.value = batch, partial, value
         builder = partial.builder
         late = [axis for axis in axes if axis.kept and shear in ('late', 'nested')]
         self.late = late
         self.axes = [axis for axis in axes if axis not in late]
-        inside: dict[Coordinate, Axis | Cycle] = {axis.label: axis for axis in (*self.axes, *cycles)}
+        inside: dict[Coordinate, Axis | Cycle] = {axis.label: axis for axis in self.axes}
+        inside |= {cycle.label: cycle for cycle in cycles}
         windows = {part for axis in axes for part in axis.parts} | {cycle.digit for cycle in cycles}
         self.inner = [(axis, part) for axis in axes for part in axis.inner]
         windows |= {part for _, part in self.inner}
@@ -235,6 +235,10 @@ class Contraction:
         if block > 1:
             kernel = Value(_joined(builder, kernel.register, groups, block), kernel.dims)
             groups //= block
+        if _needs_a_tap(builder.shape_of(kernel.register)):
+            extents[-1] += 1
+            taps = [*builder.shape_of(kernel.register)[:-1], extents[-1]]
+            kernel = Value(builder.emit('pad', [kernel.register], [len(taps) - 1, 0, 1], taps), kernel.dims)
         dims = (lead, (*grouped, *self.outs),
                 *(tuple(self.inside[x].result if x in self.inside else x for x in slot) for slot in slots))
         shape = list(builder.shape(dims))
@@ -249,7 +253,7 @@ class Contraction:
 
     def _cycle(self, builder: Builder, value: Value, kernel: Value, cycle: Cycle) -> tuple[Value, Value, _Tap]:
         """The data around its cycle, and the kernel over the carry."""
-        carry, offset = divmod(cycle.shift.offset, extent(cycle.digit))
+        carry, offset = divmod(cycle.number.offset, extent(cycle.digit))
         at = value.dim(cycle.label)
         shape = list(builder.shape_of(value.register))
         shape[at] += bool(offset)
@@ -260,8 +264,9 @@ class Contraction:
         at = kernel.dim(cycle.digit)
         tap = _Tap(-1 - at, Size.of(2 if offset else 1))
         dims = (*kernel.dims[:at], (tap,), *kernel.dims[at + 1:])
-        kind, arguments = ('taps', (at, offset)) if offset else ('total', (at,))
-        return value, Value(builder.emit(kind, [kernel.register], arguments, builder.shape(dims)), dims), tap
+        register = (builder.emit('taps', [kernel.register], (at, offset), builder.shape(dims)) if offset else
+                    builder.emit('total', [kernel.register], (at,), builder.shape(dims)))
+        return value, Value(register, dims), tap
 
     def _matrix_product(self) -> tuple[Partial, Value]:
         """``weight @ data``, batched over groups."""
@@ -323,14 +328,27 @@ def _joined(builder: Builder, kernel: int, groups: int, block: int) -> int:
     """The kernel of a convolution that joins ``block`` groups: block-diagonal."""
     out, channels, *window = builder.shape_of(kernel)
     each = out // groups
-    steps = [('reshape', ((groups // block, block, each, channels, *window),)), ('one_hot', (1,)),
-             ('permute', ((0, 1, 2, 4 + len(window), 3, *range(4, 4 + len(window))),)),
-             ('reshape', ((out, block * channels, *window),))]
+    steps: list[tuple[str, tuple[Any, ...]]] = [
+        ('reshape', ((groups // block, block, each, channels, *window),)),
+        ('one_hot', (1,)),
+        ('permute', ((0, 1, 2, 4 + len(window), 3, *range(4, 4 + len(window))),)),
+        ('reshape', ((out, block * channels, *window),))]
     shapes = [steps[0][1][0], (groups // block, block, each, channels, *window, block),
               (groups // block, block, each, block, channels, *window), steps[3][1][0]]
     for (kind, arguments), shape in zip(steps, shapes):
         kernel = builder.emit(kind, [kernel], arguments, shape)
     return kernel
+
+
+def _needs_a_tap(kernel: Sequence[int]) -> bool:
+    """Whether a kernel gets a tap of zeros at its end.
+
+    oneDNN's bfloat16 convolution for AMX (3.12 at least) computes noise where an even number of input channels below
+    16 and the taps of the last axis fill more than one tile of 32 exactly; with one tap more it is right. The data type
+    is not known here, and an exported plan may run in another runtime on oneDNN, so the tap is there for every type.
+    """
+    channels, taps = kernel[1], kernel[-1]
+    return 1 < channels < 16 and channels % 2 == 0 and channels * taps > 32 and channels * taps % 32 == 0
 
 
 def _out_order(label: Coordinate) -> tuple:

@@ -5,38 +5,36 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from syno_nni.errors import GraphError
+from syno_nni.operator import Operator
+from syno_nni.operator.size import Binding
 
 from .optimize import Plan
+from .planned import PlannedLayer
 
 
-class FusedLayer(nn.Module):
-    """A plan with its constants: what is left of a `SynthesizedLayer` for inference."""
+class FusedLayer(PlannedLayer):
+    """A `SynthesizedLayer` for inference: the part of its plan that depends on the input, and constants.
 
-    def __init__(self, plan: Plan, constants: Sequence[Tensor], name: str) -> None:
-        super().__init__()
-        self.plan = plan
-        self.name = name
-        self.constants = nn.ParameterList(nn.Parameter(c, requires_grad=False) for c in constants)
+    The constants are for the sizes that the layer was built for. Inputs of another shape are computed from the weights,
+    which are kept for that.
 
-    def forward(self, x: Tensor) -> Tensor:
-        """As the layer that it came from."""
-        check_shape(x, self.plan, self.name)
-        return self.plan.program(x, list(self.constants))
+    Args:
+        op, sizes: the operator and its binding.
+        plan: for the weights of the operator.
+        weights: of the operator; they are copied.
+    """
+
+    def __init__(self, op: Operator, sizes: Binding, plan: Plan, weights: Sequence[Tensor]) -> None:
+        copies = [nn.Parameter(w.detach().clone().contiguous(), requires_grad=False) for w in weights]
+        super().__init__(op, sizes, copies)
+        before, rest, kept = plan.program.split()
+        self.constants = nn.ParameterList(
+            c if isinstance(c, nn.Parameter) else nn.Parameter(c.detach().clone().contiguous(), requires_grad=False)
+            for c in before.constants(copies, kept))
+        self.plan = Plan(rest, plan.cost, plan.batch)
+
+    def tensors(self) -> list[Tensor]:
+        return list(self.constants)
 
     def extra_repr(self) -> str:
-        return self.name
-
-
-def check_shape(x: Tensor, plan: Plan, name: str) -> None:
-    """Refuses an input that a layer was not built for.
-
-    Raises:
-        GraphError: the input has another shape, up to the batch size where any will do.
-    """
-    wanted = plan.program.shapes[0]
-    free = int(plan.batch)
-    if x.dim() != len(wanted) or tuple(x.shape[free:]) != wanted[free:]:
-        shown = ', '.join(['any' if plan.batch else str(wanted[0]), *map(str, wanted[1:])])
-        raise GraphError(f'operator {name} was built for inputs of shape [{shown}], got {list(x.shape)}; build the '
-                         'layer for the sizes it will see')
+        return self.op.id

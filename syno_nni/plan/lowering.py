@@ -27,9 +27,9 @@ from syno_nni.operator.orders import Order
 
 from .builder import Builder, Value
 from .contraction import Axis, Contraction, Cycle, Partial
-from .digits import digit_shift, digits
 from .program import Program
-from .substitute import substituted
+from .shifted_digits import shifted_digits
+from .weight_moves import moved_to_weight
 
 MAX_COLUMNS = 400
 """On maps of at most so many positions windows are also copied out, for a matrix product instead of a convolution."""
@@ -85,7 +85,7 @@ class Lowering:
         if data & 1:
             wanted = _sums(stage.summed)
             starts = [partial, self._shifted(partial, data)]
-            starts += [self._substituted(p, data, weight, used) for p in starts if p]
+            starts += [self._moved_to_weight(p, data, weight, used) for p in starts if p]
             return [way for p in starts if p for way in self._contract(p, data, weight, wanted, used)]
         return self._combine(partial, data, weight, used)
 
@@ -101,12 +101,12 @@ class Lowering:
         partial.values[mask] = value
         return partial
 
-    def _substituted(self, partial: Partial, data: int, weight: int, used: set[Sum]) -> Partial | None:
+    def _moved_to_weight(self, partial: Partial, data: int, weight: int, used: set[Sum]) -> Partial | None:
         """The same with what can be done to the weight instead of the data done."""
         value, kernel = partial.values[data], partial.values[weight]
         private = _sums([*value.labels, *kernel.labels]) - used
         partial = partial.fork()
-        changed = substituted(partial.builder, value, kernel, lambda label: self.search.pure(label, private))
+        changed = moved_to_weight(partial.builder, value, kernel, lambda label: self.search.pure(label, private))
         if changed is None:
             return None
         partial.values[data], partial.values[weight] = changed
@@ -188,16 +188,16 @@ class Lowering:
         """Sums low digits of shifted numbers of which the tensor has the high digits alone: neighbours added."""
         builder = partial.builder
         for label in value.labels:
-            if not (isinstance(label, MergeLeft) and digit_shift(label)) or sibling(label) in value.labels:
+            if not isinstance(label, MergeLeft) or not (number := shifted_digits(label)) or sibling(label) in value.labels:
                 continue
-            high, low, offset, base = digits(label)
+            high, low = number.high, number.low
             others = {node for other in value.labels if other != label for node in other.walk()}
             if self.search.pure(low, summed) and not {high, low, label.of} & others:
                 value = builder.alone(value, label)
-                arguments = (value.dim(label), base, offset)
+                arguments = (value.dim(label), number.base, number.offset)
                 register = builder.emit('carry_sum', [value.register], arguments, builder.shape(value.dims))
                 value = Value(register, value.dims).relabelled(label, high)
-                partial.summed *= base
+                partial.summed *= number.base
         return value
 
     def _box(self, partial: Partial, value: Value, axis: Axis) -> Value:
@@ -271,9 +271,9 @@ class Lowering:
     def _cycles(self, left: Iterable[Coordinate], right: Iterable[Coordinate], private: set[Sum]) -> list[Cycle]:
         """The halves of a Merge, one in the data and one in the weight, that meet in a cyclic axis."""
         right = frozenset(right)
-        return [Cycle(label, sibling(label)) for label in left
+        return [Cycle(label, sibling(label), number) for label in left
                 if isinstance(label, MergeLeft) and sibling(label) in right and label not in right
-                and digit_shift(label) and self.search.pure(label.of.of.right, private)]
+                and (number := shifted_digits(label)) and self.search.pure(number.low, private)]
 
     # views
     def _approach(self, builder: Builder, value: Value, targets: frozenset[Coordinate],
@@ -319,15 +319,15 @@ class Lowering:
         builder = partial.builder
         live = private & _sums(value.labels)
         for label in value.labels:
-            if isinstance(label, MergeLeft) and sibling(label) in value.labels and digit_shift(label) and (
-                    self.search.pure(label.of.of.right, live)):
+            if isinstance(label, MergeLeft) and sibling(label) in value.labels and (
+                    number := shifted_digits(label)) and self.search.pure(number.low, live):
                 value = builder.alone(value, label, sibling(label))
                 at = value.dim(sibling(label))
                 dims = tuple(dim for n, dim in enumerate(value.dims) if n != at)
-                arguments = (at, value.dim(label), label.of.offset)
+                arguments = (at, value.dim(label), number.offset)
                 value = Value(builder.emit('digit_sum', [value.register], arguments, builder.shape(dims)), dims)
-                value = value.relabelled(label, label.of.of.left)
-                partial.summed *= extent(label.of.of.right)
+                value = value.relabelled(label, number.high)
+                partial.summed *= number.base
         live = private & _sums(value.labels)
         value = self._approach(builder, value, self.search.exposed(value.labels, live))
         gone = [label for label in value.labels if self.search.pure(label, live)]

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +14,8 @@ from syno_nni.operator.size import Binding
 from .builder import Unreachable
 from .contraction import Partial
 from .lowering import Lowering
-from .model import Machine, seconds
+from .machine import Machine
+from .model import seconds
 from .program import Program, multiply_adds
 from .simplify import simplify
 
@@ -36,10 +37,18 @@ class Plan:
         program: the calls.
         cost: estimated seconds per call at the binding's batch size, weights folded.
         batch: whether any batch size will do.
+        input_shape: of the input, without the dimension of the batch where any will do.
     """
     program: Program
     cost: float
     batch: bool
+    input_shape: tuple[int, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'input_shape', self.program.shapes[0][int(self.batch):])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
+        return self  # nothing in it changes
 
     @property
     def macs(self) -> int:

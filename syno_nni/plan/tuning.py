@@ -66,10 +66,10 @@ def optimize_plan(op: Operator, sizes: Binding, *, measure: bool = False, runtim
 
 def default_cache() -> Path:
     """``$SYNO_NNI_CACHE/plans.json``, or under the user's cache folder."""
-    folder = os.environ.get('SYNO_NNI_CACHE')
-    if folder is None:
-        folder = Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 'syno-nni'
-    return Path(folder) / 'plans.json'
+    own = os.environ.get('SYNO_NNI_CACHE')
+    if own is not None:
+        return Path(own) / 'plans.json'
+    return Path(os.environ.get('XDG_CACHE_HOME', '~/.cache')).expanduser() / 'syno-nni' / 'plans.json'
 
 
 def host_name() -> str:
@@ -86,11 +86,7 @@ def _fastest(op: Operator, sizes: Binding, found: tuple[Plan, ...], runtime: str
     from .fused_layer import FusedLayer
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(s, generator=generator) / math.sqrt(max(math.prod(s), 1)) for s in op.weight_shapes(sizes)]
-    models: list[nn.Module] = []
-    for plan in found:
-        before, rest, kept = plan.program.split()
-        constants = [c.contiguous() for c in before.constants(weights, kept)]
-        models.append(FusedLayer(Plan(rest, plan.cost, plan.batch), constants, op.id).eval())
+    models: list[nn.Module] = [FusedLayer(op, sizes, plan, weights).eval() for plan in found]
     x = torch.randn(op.input_shape(sizes), generator=generator)
     with torch.no_grad():
         want = models[0](x)

@@ -228,7 +228,10 @@ class TestLayouts:
 
     @pytest.mark.parametrize(('layer', 'shape', 'formula', 'words'), [
         (nn.Linear(8, 16), (3, 5, 8), CONV, 'needs H'),
-        (nn.Conv2d(8, 16, 3, padding=1), (3, 8, 5, 6), CONV, r'input is \[1, 8, 5, 5\], the slot.s is \[1, 8, 5, 6\]'),
+        (nn.Conv2d(8, 16, 3, padding=1), (3, 8, 5, 6), CONV.replace('unfold(h, i), unfold(w, j)', 'unfold(w, i), unfold(h, j)'),
+         'swaps or mixes height and width, so it fits square maps only'),
+        (nn.Conv2d(8, 16, 3, padding=1), (3, 8, 6, 6), CONV.replace('in[n, c, unfold(h, i)', 'in[n, c, unfold(h//s, i)'),
+         r'input is \[1, 8, 3, 6\], the slot.s is \[1, 8, 6, 6\]'),
         (nn.Conv2d(8, 16, 3, padding=1), (3, 8, 6, 6), CONV.replace('o:C_out, h:H', 'h:H, o:C_out'), 'in one order'),
     ])
     def test_operators_that_do_not_fit(self, layer, shape, formula, words):

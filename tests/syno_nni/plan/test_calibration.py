@@ -9,7 +9,7 @@ import pytest
 
 from syno_nni.plan import calibration
 from syno_nni.plan.calibration import calibrate, calibrated
-from syno_nni.plan.model import Machine
+from syno_nni.plan.machine import Machine
 
 
 @pytest.fixture(autouse=True)

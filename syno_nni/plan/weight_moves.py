@@ -1,4 +1,4 @@
-"""Substitutions in weights: what would have to be done to the data, done to the kernel instead, ahead of inference.
+"""Moves from data to weights: what would have to be done to the data, done to the kernel instead, ahead of inference.
 
 The data may be indexed by the high digits ``X = shift(c*B + r, d) // B`` of a shifted number, that is, by c or by its
 neighbour, depending on r. Rather than copying the data once for each r,
@@ -15,37 +15,39 @@ from collections.abc import Callable
 from syno_nni.operator.expr import Coordinate, MergeLeft, MergeRight, Sum, sibling
 
 from .builder import Builder, Value
-from .digits import digit_shift, digits
+from .shifted_digits import ShiftedDigits, shifted_digits
 
 FIRST_FRESH = 1000  # reductions made here are numbered from here
 
 
-def substituted(builder: Builder, value: Value, kernel: Value,
+def moved_to_weight(builder: Builder, value: Value, kernel: Value,
                 summable: Callable[[Coordinate], bool]) -> tuple[Value, Value] | None:
-    """Data and kernel after all substitutions that apply; None where none does.
+    """Data and kernel after all moves that apply; None where none does.
 
     ``summable`` tells whether the stage may sum over a coordinate.
     """
     nodes = {node for label in value.labels for node in label.walk()}
     found = False
-    for label in sorted((n for n in nodes if isinstance(n, MergeLeft) and digit_shift(n)), key=lambda n: n.depth):
-        if sibling(label) in nodes:
+    for label in sorted((n for n in nodes if isinstance(n, MergeLeft)), key=lambda n: n.depth):
+        number = shifted_digits(label)
+        if number is None or sibling(label) in nodes:
             continue
-        high, low, _, _ = digits(label)
+        high, low = number.high, number.low
         others = {node for other in value.labels if other != label for node in other.walk()}
         if label in value.labels and summable(high) and high not in others:
-            changed = _high_digit_summed(builder, value, kernel, label)
+            changed = _high_digit_summed(builder, value, kernel, label, number)
             if changed:
                 value, kernel = changed
                 found = True
         elif low in kernel.labels and summable(low) and not _below(high, kernel):
-            kernel = _low_digit_summed(builder, kernel, label)
+            kernel = _low_digit_summed(builder, kernel, label, number)
             found = True
     return (value, kernel) if found else None
 
 
-def _high_digit_summed(builder: Builder, value: Value, kernel: Value, label: MergeLeft) -> tuple[Value, Value] | None:
-    high, low, offset, base = digits(label)
+def _high_digit_summed(builder: Builder, value: Value, kernel: Value, label: MergeLeft,
+                       number: ShiftedDigits) -> tuple[Value, Value] | None:
+    high, low, offset, base = number.high, number.low, number.offset, number.base
     if high not in kernel.labels:
         return None
     reached = reach(builder, kernel, low)
@@ -63,8 +65,8 @@ def _high_digit_summed(builder: Builder, value: Value, kernel: Value, label: Mer
     return value.relabelled(label, fresh), kernel.relabelled(high, fresh)
 
 
-def _low_digit_summed(builder: Builder, kernel: Value, label: MergeLeft) -> Value:
-    _, low, offset, base = digits(label)
+def _low_digit_summed(builder: Builder, kernel: Value, label: MergeLeft, number: ShiftedDigits) -> Value:
+    low, offset, base = number.low, number.offset, number.base
     kernel = builder.alone(kernel, low)
     if offset % base:
         at = kernel.dim(low)

@@ -1,0 +1,48 @@
+"""Plans for other shapes inside of graphs that `torch.compile` and `torch.export` make.
+
+Imported only there: what it needs of torch takes long to import.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch.fx.experimental.symbolic_shapes import guard_scalar
+
+from syno_nni.errors import SynoError
+
+from .optimize import Plan
+
+
+class Planned(Protocol):
+    """What is needed of a `PlannedLayer`."""
+    plan: Plan
+
+    @property
+    def other_plans(self) -> Mapping[tuple[int, ...], Plan]: ...
+
+    def plan_at(self, shape: Sequence[int]) -> Plan: ...
+
+
+def plan_in_graph(layer: Planned, shape: Sequence[int]) -> Plan | None:
+    """The plan for a shape, whose sizes may be symbols: the graph is for their values, and for others there is another.
+
+    None, outside of the graph, where the shape does not fit.
+    """
+    own = tuple([int(guard_scalar(n)) for n in shape[int(layer.plan.batch):]])
+    problem = _prepare(layer, *own)
+    if not problem:
+        return layer.other_plans[own]
+    torch._dynamo.graph_break(msg=problem)
+    return None
+
+
+@torch.compiler.assume_constant_result
+def _prepare(layer: Planned, *own: int) -> str:
+    """Plans for a shape before the compiler looks for the plan. Returns what is wrong with the shape, or ''."""
+    try:
+        layer.plan_at((1, *own) if layer.plan.batch else own)
+    except SynoError as error:
+        return str(error)
+    return ''
