@@ -69,10 +69,11 @@ class Selection:
 
     @classmethod
     def of_search(cls, config: SearchConfig) -> Selection:
-        """The selection of an experiment file."""
+        """The selection of an experiment file. Searches pool in front of strides, as they always did: a run that goes on
+        and a retrofit of its result compute what was measured."""
         slots = config.slots
         return cls(slots.kinds, slots.include, slots.exclude, slots.min_share, dict(config.space.variables),
-                   window_ratio=window_ratio(space_of(config)), group_by=slots.group_by)
+                   striding='pool', window_ratio=window_ratio(space_of(config)), group_by=slots.group_by)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **more: Any) -> Selection:

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -144,7 +145,7 @@ def every_outcome_is_survived(make: MakeStrategy) -> None:
     wanted = [kind for kind in OutcomeKind if kind != OutcomeKind.LOST]
     for first in range(len(wanted)):
         journal, evaluations = ToyJournal(), iter(range(first - 1, 10 * TRIALS))
-        search(make, journal, lambda sample, ns=evaluations: _end_as(wanted[next(ns) % len(wanted)], sample))
+        search(make, journal, partial(_end_in_turn, wanted, evaluations))
         kinds = [trial.outcome.kind if trial.outcome else None for trial in journal.state.operators]
         expected = [wanted[(first + n) % len(wanted)] for n in range(TRIALS)]
         assert kinds == expected, f'wanted the outcomes {expected}, got {kinds}'
@@ -155,7 +156,7 @@ def no_success_is_survived(make: MakeStrategy) -> None:
     for kind in (OutcomeKind.REJECTED, OutcomeKind.DIED):
         for labels in (_ONE, _TWO):
             journal = ToyJournal()
-            search(make, journal, lambda sample, k=kind: _end_as(k, sample), labels=labels)
+            search(make, journal, partial(_end_as, kind), labels=labels)
             assert len(journal.state.failed) == TRIALS, f'{len(journal.state.failed)} of {TRIALS} were evaluated'
 
 
@@ -245,6 +246,10 @@ def _mixed(sample: dict[str, str]) -> Any:
     value = round(sum(toy_landscape({'x': formula})['default'] for formula in sample.values()))
     return _end_as((OutcomeKind.SUCCEEDED, OutcomeKind.REJECTED, OutcomeKind.SUCCEEDED, OutcomeKind.SUCCEEDED,
                     OutcomeKind.DIED)[value % 5], sample)
+
+
+def _end_in_turn(kinds: Sequence[OutcomeKind], numbers: Iterator[int], sample: dict[str, str]) -> Any:
+    return _end_as(kinds[next(numbers) % len(kinds)], sample)
 
 
 def _end_as(kind: OutcomeKind, sample: dict[str, str]) -> Any:

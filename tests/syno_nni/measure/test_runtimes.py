@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -16,9 +15,10 @@ from torch import nn
 from syno_nni.errors import MeasureError
 from syno_nni.measure import RUNTIMES
 from syno_nni.measure.latency import measure_pair
-from syno_nni.measure.runtime import Rounds
-from syno_nni.measure.runtimes import missing, time_in
+from syno_nni.measure.runtime import Rounds, Runtime
+from syno_nni.measure.runtimes import missing, runtime_of, time_in
 from syno_nni.measure.turns import take_turns
+from syno_nni.testing.runtimes import RUNTIME_CHECKS
 
 ROUNDS = Rounds(warmup=1, min_rounds=3, max_rounds=3, seconds=0.01)
 
@@ -37,16 +37,12 @@ def models() -> list[nn.Module]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('check', RUNTIME_CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize('runtime', RUNTIMES)
-def test_outputs_are_those_of_torch(runtime: str) -> None:
+def test_what_every_runtime_keeps_to(runtime: str, check: Callable[[Runtime], None]) -> None:
     if missing(runtime):
         pytest.skip(missing(runtime))
-    x = torch.randn(1, 3, 8, 8)
-    timed = time_in(runtime, models(), x, threads=1, rounds=ROUNDS)
-    assert [len(t) for t in timed.timings_ms] == [3, 3]
-    assert min(min(t) for t in timed.timings_ms) > 0
-    for model, got in zip(models(), timed.outputs, strict=True):
-        assert np.allclose(got, model(x).detach().numpy(), atol=1e-5)
+    check(runtime_of(runtime))
 
 
 @pytest.mark.slow
