@@ -57,7 +57,7 @@ def landscape(sample: dict[str, str]) -> dict[str, float]:
     """A smooth landscape on the toy space: the last operator is the best, the baseline the worst."""
     everything = [*OPERATORS, *toy.OPERATORS]
     values = [everything.index(Operator.parse(v).id) if v != 'keep' else -1 for v in sample.values()]
-    return {'default': float(sum(values)), 'accuracy': 0.5, 'latency_ms': 10.0 - sum(values)}
+    return {'default': float(sum(values)), 'accuracy': 0.5, 'latency_ms': 100.0 - sum(values)}
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
