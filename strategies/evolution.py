@@ -13,7 +13,7 @@ from syno_nni.run.candidate import KEEP, Outcome, Proposal, Worth
 
 from .arguments import AtLeastOne, Share
 from .base import SynoStrategy
-from .regression import PrimitiveRegression, ranks, steps
+from .regression import PrimitiveRegression, Step, ranks, steps
 
 
 class SynoEvolution(SynoStrategy):
@@ -47,7 +47,7 @@ class SynoEvolution(SynoStrategy):
         self.children = children
         self.population_size = population_size
         self.population: list[Outcome] = []
-        self._results: dict[str, list[tuple[list[str], Worth]]] = {}
+        self._results: dict[str, list[tuple[list[Step], Worth]]] = {}
         # For every choice the construction steps of what was evaluated, and what it is worth.
         self._models: dict[str, PrimitiveRegression] = {}
 

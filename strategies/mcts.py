@@ -37,7 +37,7 @@ from syno_nni.run.candidate import KEEP, Candidate, Outcome, Proposal
 
 from .arguments import Above0, AtLeast0, AtLeastOne, CountFrom0, Share
 from .base import SynoStrategy
-from .regression import Labels, PrimitiveRegression, construction, ranks, steps
+from .regression import PrimitiveRegression, Step, Steps, construction, ranks, steps
 
 _TRIES = 40
 # Descents per proposal: some end in an operator that is known already, or in none.
@@ -46,9 +46,9 @@ _PARENTS = 5
 
 
 class Result(NamedTuple):
-    """An operator that was evaluated, with the labels of its construction steps; ``worth`` orders it among others."""
+    """An operator that was evaluated, with its construction steps; ``worth`` orders it among others."""
     operator: Operator
-    labels: list[str]
+    steps: list[Step]
     worth: Any
 
 
@@ -114,13 +114,13 @@ class ConstructionTree:
                   known: Callable[[str], bool]) -> tuple[str, list[int]] | None:
         """The most promising of some new operators, completions of a node and neighbours of the best, and the path to
         where it branches off."""
-        found: dict[str, tuple[list[str], list[int]]] = {}
+        found: dict[str, tuple[list[Step], list[int]]] = {}
         for op, origin in self._simulations(path, rng):
             if str(op) not in found and not known(str(op)):
                 found[str(op)] = steps(self.space, op), origin
         if not found:
             return None
-        choice = list(found)[self._most_promising([labels for labels, _ in found.values()])]
+        choice = list(found)[self._most_promising([done for done, _ in found.values()])]
         return choice, found[choice][1]
 
     def _simulations(self, path: list[int], rng: np.random.Generator) -> Iterator[tuple[Operator, list[int]]]:
@@ -131,7 +131,7 @@ class ConstructionTree:
                 yield op, path
             elif not n:
                 return  # the state seems to lead nowhere: the descent goes on elsewhere
-        best = sorted((r for r in self._results if r.labels), key=lambda r: r.worth, reverse=True)[:_PARENTS]
+        best = sorted((r for r in self._results if r.steps), key=lambda r: r.worth, reverse=True)[:_PARENTS]
         for _ in range(self.neighbours if best else 0):
             parent = best[int(rng.integers(len(best)))].operator
             op, kept = self.space.neighbour(parent, rng)
@@ -149,12 +149,12 @@ class ConstructionTree:
             node = node.children[action.label, state.key]
         return path
 
-    def _most_promising(self, operators: Sequence[Labels]) -> int:
+    def _most_promising(self, operators: Sequence[Steps]) -> int:
         if not self._results:
             return 0
         if self._regression is None:
             self._regression = PrimitiveRegression()
-            self._regression.fit([r.labels for r in self._results], [self._ranks[r.worth] for r in self._results])
+            self._regression.fit([r.steps for r in self._results], [self._ranks[r.worth] for r in self._results])
         expected, uncertain = self._regression.predict(operators)
         return int(np.argmax(expected + self.curiosity * uncertain))
 
@@ -214,14 +214,14 @@ class ConstructionTree:
         """Take in what the operator that was built from the end of ``path`` is worth: anything that orders it among all
         others, such as a :class:`~syno_nni.run.candidate.Worth`."""
         op = Operator.parse(formula)
-        labels = steps(self.space, op)
-        self._results.append(Result(op, labels, worth))
+        done = steps(self.space, op)
+        self._results.append(Result(op, done, worth))
         self._regression = None
         worths = [r.worth for r in self._results]
         self._ranks = {w: rank ** self.power for w, rank in zip(worths, ranks(worths))}
         for node in {id(node): node for node in (*self._along(path), *self._construction(op))}.values():
             node.rewards.append(worth)
-            for label in set(labels):
+            for label in {step.label for step in done}:
                 node.steps.setdefault(label, []).append(worth)
 
     def _along(self, path: Iterable[int]) -> list[Node]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.stats import rankdata
@@ -21,8 +21,15 @@ if TYPE_CHECKING:
     from syno_nni.synthesis.construction import Action
     from syno_nni.synthesis.space import OperatorSpace
 
-Labels = Sequence[str]
-"""The labels of an operator's construction steps, such as 'Shift 2' or 'Merge C_out/s'; the first word is the kind."""
+
+class Step(NamedTuple):
+    """A construction step: its kind, such as ``Shift``, and its label, which says the sizes too."""
+
+    kind: str
+    label: str
+
+
+Steps = Sequence[Step]
 
 
 def construction(space: OperatorSpace, op: Operator) -> list[Action]:
@@ -33,9 +40,9 @@ def construction(space: OperatorSpace, op: Operator) -> list[Action]:
         return []
 
 
-def steps(space: OperatorSpace, op: Operator) -> list[str]:
-    """The labels of an operator's construction steps."""
-    return [action.label for action in construction(space, op)]
+def steps(space: OperatorSpace, op: Operator) -> list[Step]:
+    """An operator's construction steps. Where an action has no kind, its label is one."""
+    return [Step(getattr(action, 'kind', action.label), action.label) for action in construction(space, op)]
 
 
 def ranks(worths: Sequence[Any]) -> list[float]:
@@ -62,11 +69,11 @@ class PrimitiveRegression:
         self._inverse: np.ndarray = np.zeros((0, 0))
         self._offset = 0.5
 
-    def fit(self, operators: Sequence[Labels], rewards: Sequence[float]) -> None:
+    def fit(self, operators: Sequence[Steps], rewards: Sequence[float]) -> None:
         """Learn from all results; what was learned before is forgotten."""
         self._names = {}
-        for labels in operators:
-            for name in _features(labels):
+        for done in operators:
+            for name in _features(done):
                 self._names.setdefault(name, len(self._names))
         raw = self._matrix(operators)
         self._mean = raw.mean(0)
@@ -79,26 +86,26 @@ class PrimitiveRegression:
         self._inverse = np.linalg.inv(self._rows @ self._rows.T + self.prior * np.eye(len(raw)))
         self._dual = self._inverse @ (np.asarray(rewards) - self._offset)
 
-    def predict(self, operators: Sequence[Labels]) -> tuple[np.ndarray, np.ndarray]:
+    def predict(self, operators: Sequence[Steps]) -> tuple[np.ndarray, np.ndarray]:
         """The expected reward of every operator, and how uncertain it is: 0 where all is known, 1 for a step never seen."""
         x = (self._matrix(operators) - self._mean) * self._scale
         near = x @ self._rows.T
-        unknown = np.array([len(_features(labels).keys() - self._names.keys()) for labels in operators])
+        unknown = np.array([len(_features(done).keys() - self._names.keys()) for done in operators])
         # The posterior variance of a linear model with unit prior variance for every effect.
         variance = (x * x).sum(1) + unknown - ((near @ self._inverse) * near).sum(1)
         return self._offset + near @ self._dual, np.sqrt(np.maximum(variance, 0) / self.prior)
 
-    def _matrix(self, operators: Iterable[Labels]) -> np.ndarray:
+    def _matrix(self, operators: Iterable[Steps]) -> np.ndarray:
         rows = []
-        for labels in operators:
+        for done in operators:
             row = np.zeros(len(self._names))
-            for name, value in _features(labels).items():
+            for name, value in _features(done).items():
                 if name in self._names:
                     row[self._names[name]] = value
             rows.append(row)
         return np.array(rows)
 
 
-def _features(labels: Labels) -> Counter[str]:
+def _features(done: Steps) -> Counter[str]:
     """Each step once, and how many there are of each kind."""
-    return Counter(set(labels)) + Counter(f'#{label.split()[0]}' for label in labels) + Counter({'#': len(labels)})
+    return Counter({step.label for step in done}) + Counter(f'#{step.kind}' for step in done) + Counter({'#': len(done)})

@@ -39,6 +39,11 @@ def check(op: Graph) -> None:
             raise GraphError(f'illegal operator ({name}): {complaint}')
 
 
+def is_legal(op: Graph) -> bool:
+    """Whether no rule is broken."""
+    return not any(True for complaints in RULES.values() for _ in complaints(op))
+
+
 @rule
 def bounded(op: Graph) -> Iter[str]:
     """Ranks, depth and numbers of nodes stay within limits that no real operator comes near."""

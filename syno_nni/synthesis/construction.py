@@ -107,9 +107,9 @@ class State:
 
 @dataclass(frozen=True)
 class Action:
-    """One step of the construction. ``kind`` names it for statistics; ``apply`` gives the next state."""
+    """One step of the construction; ``apply`` gives the next state."""
 
-    kind: ClassVar[str]
+    _kind: ClassVar[str]
 
     def apply(self, state: State) -> State:
         raise AssertionError('an action defines apply')
@@ -117,6 +117,11 @@ class Action:
     def describe(self, state: State) -> str:
         """The step in words."""
         return self.kind
+
+    @property
+    def kind(self) -> str:
+        """What statistics of all steps alike are kept by: a primitive's name, or Reduce, Match, Cut, Weight, Finish."""
+        return self._kind
 
     @property
     def label(self) -> str:
@@ -129,7 +134,7 @@ class Reduce(Action):
     """Adds a reduction of a size."""
 
     size: Size
-    kind: ClassVar[str] = 'Reduce'
+    _kind: ClassVar[str] = 'Reduce'
 
     def apply(self, state: State) -> State:
         new = Sum(len(state.reductions), self.size)
@@ -140,17 +145,20 @@ class Reduce(Action):
 
     @property
     def label(self) -> str:
-        return f'Reduce {self.size}'
+        return f'{self.kind} {self.size}'
 
 
 @dataclass(frozen=True)
 class View(Action):
-    """Replaces the live coordinates ``old`` by ``new``; ``kind`` of the primitive in ``name``."""
+    """Replaces the live coordinates ``old`` by ``new``; ``name`` is the primitive's."""
 
     name: str
     old: tuple[Coordinate, ...]
     new: tuple[Coordinate, ...]
-    kind: ClassVar[str] = 'View'
+
+    @property
+    def kind(self) -> str:
+        return self.name
 
     def apply(self, state: State) -> State:
         live = list(state.live)
@@ -164,7 +172,7 @@ class View(Action):
 
     @property
     def label(self) -> str:
-        return f'{self.name} {" ".join(str(c.size) for c in self.old)} -> {" ".join(str(c.size) for c in self.new)}'
+        return f'{self.kind} {" ".join(str(c.size) for c in self.old)} -> {" ".join(str(c.size) for c in self.new)}'
 
 
 @dataclass(frozen=True)
@@ -172,7 +180,7 @@ class Match(Action):
     """Takes live coordinates as the input's dimensions, in order, and drops the rest; costs no step."""
 
     inputs: tuple[Coordinate, ...]
-    kind: ClassVar[str] = 'Match'
+    _kind: ClassVar[str] = 'Match'
 
     def apply(self, state: State) -> State:
         live = list(state.live)
@@ -191,7 +199,7 @@ class Cut(Action):
 
     of: Coordinate
     block: Size
-    kind: ClassVar[str] = 'Cut'
+    _kind: ClassVar[str] = 'Cut'
 
     def apply(self, state: State) -> State:
         return replace(state, steps=state.steps + 1, cuts=state.cuts | {(self.of, self.block)})
@@ -201,7 +209,7 @@ class Cut(Action):
 
     @property
     def label(self) -> str:
-        return f'Cut {self.of.size} by {self.block}'
+        return f'{self.kind} {self.of.size} by {self.block}'
 
 
 @dataclass(frozen=True)
@@ -209,7 +217,7 @@ class Weigh(Action):
     """Adds a weight indexed by ``coordinates``; one step, however many coordinates it has ("contraction")."""
 
     coordinates: tuple[Coordinate, ...]
-    kind: ClassVar[str] = 'Weight'
+    _kind: ClassVar[str] = 'Weight'
 
     def apply(self, state: State) -> State:
         return replace(state, steps=state.steps + 1, weights=(*state.weights, self.coordinates))
@@ -220,14 +228,14 @@ class Weigh(Action):
 
     @property
     def label(self) -> str:
-        return 'Weight ' + ' '.join(sorted(str(c.size) for c in self.coordinates))
+        return ' '.join([self.kind, *sorted(str(c.size) for c in self.coordinates)])
 
 
 @dataclass(frozen=True)
 class Finish(Action):
     """Completes the operator; costs no step."""
 
-    kind: ClassVar[str] = 'Finish'
+    _kind: ClassVar[str] = 'Finish'
 
     def apply(self, state: State) -> State:
         return replace(state, stage=FINAL)

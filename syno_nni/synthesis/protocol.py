@@ -25,7 +25,8 @@ class SpaceState(Protocol):
 
 
 class SpaceAction(Protocol):
-    """A step. ``label`` is what statistics are kept by: alike for steps that do the same to different states."""
+    """A step. ``label`` is what statistics are kept by: alike for steps that do the same to different states. It may have a
+    ``kind`` too, a string that steps with several labels share; without, every label is a kind of its own."""
 
     @property
     def label(self) -> str: ...

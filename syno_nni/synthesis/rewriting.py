@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator as Iter
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -12,12 +13,13 @@ import numpy as np
 
 from syno_nni.operator import Operator
 from syno_nni.operator.canonical import canonical_form
-from syno_nni.operator.expr import Coordinate, Sum, substitute
+from syno_nni.operator.expr import Coordinate, Sum, Unfold, substitute
 from syno_nni.operator.graph import remembered
+from syno_nni.operator.legality import is_legal
 from syno_nni.operator.size import ONE, Binding, Size
 
 EXACT, PERMUTATION = 'exact', 'exact up to channel permutation'
-MAX_REWRITES = 500
+MAX_REWRITES = 10_000  # every node of the largest operator may have to be rewritten several times
 # Sizes that are compared by value: so many variables, with such exponents.
 MAX_FACTORS = 3
 MAX_EQUALS = 6  # sizes of one value that are tried
@@ -26,6 +28,8 @@ T = TypeVar('T', bound=Coordinate)
 # For every coordinate, who uses it: (tensor, parent), with parent None where the tensor is indexed by it directly.
 Uses = dict[Coordinate, list[tuple[int, Coordinate | None]]]
 Complexity = tuple[int, int, int, int, int, tuple[object, ...]]
+# The rewritings that a rule offers, best first; None for one that its law does not allow.
+Rewrites = Iter['Operator | None']
 # How sums are replaced: from the old ones by their numbers, and the new ones.
 Replacement = Callable[[dict[int, Sum], Sequence[Sum]], dict[Coordinate, Coordinate]]
 
@@ -53,6 +57,12 @@ class Context:
             found = self._quotients[small, large] = ratio.is_integer(self.bindings) if self.bindings else (
                 ratio.coefficient.denominator == 1 and all(e > 0 for _, e in ratio.powers))
         return found
+
+    def cuts(self, block: Size, size: Size) -> bool:
+        """Whether ``block`` may be taken to divide ``size``. A remainder by a block that does not is legal, but no digit.
+        Without bindings this is open for variables, which are then taken to divide where they stand below a line."""
+        ratio = size / block
+        return ratio.is_integer(self.bindings) if self.bindings else bool(ratio.powers) or ratio.coefficient.denominator == 1
 
     @cached_property
     def _equals(self) -> dict[Size, tuple[Size, ...]]:
@@ -124,20 +134,28 @@ def _factors(number: int) -> dict[int, int]:
 
 @dataclass(frozen=True)
 class Rule:
-    """A rewrite: ``apply(op, context)`` gives the rewritten operator, or None where the rule does not match."""
+    """A rewrite of legal operators into legal operators.
+
+    ``rewrites`` offers what the law allows; a rewriting may still be illegal, say because a tensor would use a coordinate
+    twice, so it is no rewriting there.
+    """
 
     name: str
     law: str
     kind: str
-    apply: Callable[[Operator, Context], Operator | None]
+    rewrites: Callable[[Operator, Context], Rewrites]
+
+    def apply(self, op: Operator, context: Context) -> Operator | None:
+        """The operator after the first rewriting that is legal, or None where the rule does not match."""
+        return next((other for other in self.rewrites(op, context) if other is not None and is_legal(other)), None)
 
 
 RULES: list[Rule] = []
 
 
-def rule(law: str, kind: str = EXACT) -> Callable[[Callable[[Operator, Context], Operator | None]], Rule]:
-    """Registers a rule under the name of its function."""
-    def register(function: Callable[[Operator, Context], Operator | None]) -> Rule:
+def rule(law: str, kind: str = EXACT) -> Callable[[Callable[[Operator, Context], Rewrites]], Rule]:
+    """Registers a rule under the name of its function, which yields the rewritings."""
+    def register(function: Callable[[Operator, Context], Rewrites]) -> Rule:
         made = Rule(function.__name__.replace('_', '-'), law, kind, function)
         RULES.append(made)
         return made
@@ -199,33 +217,52 @@ def uses_of(op: Operator) -> Uses:
     return found
 
 
-# ---- what rules are made of ----
+# ---- what rules are made of; all give None where a window would be lost ----
 
-def substituted(op: Operator, mapping: dict[Coordinate, Coordinate]) -> Operator:
+def with_replacements(op: Operator, mapping: dict[Coordinate, Coordinate]) -> Operator | None:
     """Applies an index identity in every tensor."""
-    return Operator.trusted(op.outputs, op.reductions, (substitute(c, mapping) for c in op.inputs),
-                            (tuple(substitute(c, mapping) for c in w) for w in op.weights))
+    return _windowed(op, mapping, Operator.trusted(op.outputs, op.reductions, _replaced(op.inputs, mapping),
+                                                   (_replaced(w, mapping) for w in op.weights)))
 
 
-def with_weights(op: Operator, weights: Iterable[Iterable[Coordinate]]) -> Operator:
+def with_weights(op: Operator, weights: Iterable[Iterable[Coordinate]]) -> Operator | None:
     """The operator with other weights."""
-    return Operator.trusted(op.outputs, op.reductions, op.inputs, weights)
+    return _windowed(op, {}, Operator.trusted(op.outputs, op.reductions, op.inputs, weights))
 
 
-def with_weight(op: Operator, number: int, weight: Iterable[Coordinate]) -> Operator:
+def with_weight(op: Operator, number: int, weight: Iterable[Coordinate]) -> Operator | None:
     """The operator with another weight ``number`` (from 0)."""
     return with_weights(op, (weight if n == number else w for n, w in enumerate(op.weights)))
 
 
 def with_sums(op: Operator, removed: Sequence[int], added: Sequence[Size],
-              replace: Replacement, weights: Iterable[Iterable[Coordinate]] | None = None) -> Operator:
-    """Removes reductions, appends others, renumbers, and substitutes ``replace(old sums, new sums)``."""
+              replace: Replacement, weights: Iterable[Iterable[Coordinate]] | None = None) -> Operator | None:
+    """Removes reductions, appends others, renumbers, and puts ``replace(old sums, new sums)`` in their place."""
     kept = [i for i in range(len(op.reductions)) if i not in removed]
     sizes = [*(op.reductions[i] for i in kept), *added]
     old = {s.index: s for s in op.sums()}
     new = [Sum(len(kept) + n, size) for n, size in enumerate(added)]
     mapping: dict[Coordinate, Coordinate] = {old[i]: Sum(n, op.reductions[i]) for n, i in enumerate(kept)}
     mapping.update(replace(old, new))
-    return Operator.trusted(
-        op.outputs, sizes, (substitute(c, mapping) for c in op.inputs),
-        (tuple(substitute(c, mapping) for c in w) for w in (op.weights if weights is None else weights)))
+    return _windowed(op, mapping, Operator.trusted(
+        op.outputs, sizes, _replaced(op.inputs, mapping),
+        (_replaced(w, mapping) for w in (op.weights if weights is None else weights))))
+
+
+def _replaced(coordinates: Iterable[Coordinate], mapping: dict[Coordinate, Coordinate]) -> tuple[Coordinate, ...]:
+    return tuple(substitute(c, mapping) for c in coordinates)
+
+
+def _windowed(op: Operator, mapping: dict[Coordinate, Coordinate], other: Operator) -> Operator | None:
+    """``other``, made of ``op`` by ``mapping``, if it has every window that ``op`` has.
+
+    A product is 0 where a window reads outside, whichever tensor has it. An index that is otherwise free to go, as it has
+    one value or another determines it, may hold the only window of its kind.
+    """
+    if windows := nodes_of(op, Unfold):
+        kept = set(nodes_of(other, Unfold))
+        for window in windows:
+            new = substitute(window, mapping)
+            if isinstance(new, Unfold) and not new.right.size.is_one and kept.isdisjoint((new, window)):
+                return None
+    return other

@@ -32,7 +32,7 @@ from syno_nni.operator.expr import (
     sibling,
     substitute,
 )
-from syno_nni.operator.legality import used_twice
+from syno_nni.operator.legality import is_legal
 from syno_nni.operator.size import ONE, Size, product
 
 from .mixed_radix import DigitRange, digit_range, flat_merges, unshifted_remainder
@@ -42,14 +42,15 @@ from .rewriting import (
     RULES,
     Context,
     Replacement,
+    Rewrites,
     Rule,
     Uses,
     data_nodes,
     nodes_of,
     normalize,
     rule,
-    substituted,
     uses_of,
+    with_replacements,
     with_sums,
     with_weight,
     with_weights,
@@ -62,9 +63,9 @@ _Place = int | tuple[Coordinate, Size]  # where a size stands: the number of a r
 # ---- index identities ----
 
 @rule('sizes that are equal at every binding are one size, and a size that is 1 there is 1')
-def equal_sizes(op: Operator, context: Context) -> Operator | None:
+def equal_sizes(op: Operator, context: Context) -> Rewrites:
     if not context.bindings:
-        return None
+        return
     sizes: dict[_Place, Size] = dict(enumerate(op.reductions))
     for kind in (MergeLeft, MergeRight):
         sizes.update(((node.of, node.block), node.block) for node in nodes_of(op, kind))
@@ -75,7 +76,7 @@ def equal_sizes(op: Operator, context: Context) -> Operator | None:
             choices[key] = (key[0].size,)  # a block as long as what it cuts
     own = tuple(sizes.values())
     if all(each[0] == size for each, size in zip(choices.values(), own)):
-        return None
+        return
     # Sizes must often change together for the input to keep its own. Nothing here depends on the order of the sizes.
     most = next(m for m in range(max(map(len, choices.values())), 0, -1) if m ** len(choices) <= MAX_CHOICES or m == 1)
     tried = itertools.product(*({*each[:most], size} for each, size in zip(choices.values(), own)))
@@ -83,10 +84,9 @@ def equal_sizes(op: Operator, context: Context) -> Operator | None:
     ranked = ((_total(c, context), [s.sort_key for s in c], c) for c in tried)
     for total, _, choice in sorted(ranked, key=lambda item: item[:2]):
         if total >= least:
-            return None
+            return
         if (other := _resized(op, {k: new for (k, old), new in zip(sizes.items(), choice) if new != old})) is not None:
-            return other
-    return None
+            yield other
 
 
 def _total(sizes: Sequence[Size], context: Context) -> tuple[object, ...]:
@@ -119,7 +119,7 @@ def _simplified(op: Operator, context: Context) -> Operator:
 
 
 @rule('an index with one value is 0: x*1 + 0 = 0*X + x = unfold(x, 0) = x//1 = x%|x| = stride(x, 1) = x')
-def trivial_view(op: Operator, context: Context) -> Operator | None:
+def trivial_view(op: Operator, context: Context) -> Rewrites:
     mapping: dict[Coordinate, Coordinate] = {}
     for node in nodes_of(op, Split):
         if node.right.size.is_one or node.left.size.is_one:
@@ -128,33 +128,31 @@ def trivial_view(op: Operator, context: Context) -> Operator | None:
     mapping.update((n, n.of) for n in nodes_of(op, MergeLeft) if n.block.is_one)
     mapping.update((n, n.of) for n in nodes_of(op, MergeRight) if n.block == n.of.size)
     mapping.update((n, n.of) for n in nodes_of(op, Stride) if n.step.is_one)
-    if mapping:
-        return substituted(op, dict(itertools.islice(mapping.items(), 1)))
+    for view, simpler in mapping.items():
+        yield with_replacements(op, {view: simpler})  # illegal where a tensor uses both halves of a Merge of one block
     for number, weight in enumerate(op.weights):
-        if any(c.size.is_one for c in weight):
-            return with_weight(op, number, (c for c in weight if not c.size.is_one))
-    return None
+        for place, index in enumerate(weight):
+            if index.size.is_one:
+                yield with_weight(op, number, (*weight[:place], *weight[place + 1:]))
 
 
 @rule('(x//B)*B + x%B = x')
-def split_of_halves(op: Operator, context: Context) -> Operator | None:
+def split_of_halves(op: Operator, context: Context) -> Rewrites:
     for node in nodes_of(op, Split):
         if (isinstance(node.left, MergeLeft) and isinstance(node.right, MergeRight)
                 and node.left.of == node.right.of and node.left.block == node.right.block):
-            return substituted(op, {node: node.left.of})
-    return None
+            yield with_replacements(op, {node: node.left.of})
 
 
 @rule('(a*B + b)*C + c = a*(B*C) + (b*C + c)')
-def split_associates(op: Operator, context: Context) -> Operator | None:
+def split_associates(op: Operator, context: Context) -> Rewrites:
     for node in nodes_of(op, Split):
         if isinstance(node.left, Split):
-            return substituted(op, {node: Split(node.left.left, Split(node.left.right, node.right))})
-    return None
+            yield with_replacements(op, {node: Split(node.left.left, Split(node.left.right, node.right))})
 
 
 @rule('(x//A)//B = x//(A*B), (x//A)%B = x%(A*B)//A, x%A = x%(A*B)%A')
-def merge_associates(op: Operator, context: Context) -> Operator | None:
+def merge_associates(op: Operator, context: Context) -> Rewrites:
     uses = None
     for kind in (MergeLeft, MergeRight):
         for node in nodes_of(op, kind):
@@ -165,26 +163,24 @@ def merge_associates(op: Operator, context: Context) -> Operator | None:
                 continue  # the outer half is also used whole
             x, a, b = node.of.of, node.of.block, node.block
             low = MergeRight(x, a * b)
-            return substituted(op, {MergeLeft(node.of, b): MergeLeft(x, a * b), MergeRight(node.of, b): MergeLeft(low, a),
+            yield with_replacements(op, {MergeLeft(node.of, b): MergeLeft(x, a * b), MergeRight(node.of, b): MergeLeft(low, a),
                                     MergeRight(x, a): MergeRight(low, a)})
-    return None
 
 
 @rule('(x%(A*B))%A = x%A where nothing else uses x%(A*B), and no tensor x//(A*B) beside it')
-def remainder_of_remainder(op: Operator, context: Context) -> Operator | None:
+def remainder_of_remainder(op: Operator, context: Context) -> Rewrites:
     for node in nodes_of(op, MergeRight):
-        if not isinstance(node.of, MergeRight):
+        if not isinstance(node.of, MergeRight) or not context.cuts(node.block, node.of.block):
             continue
         uses = uses_of(op)
         beside = {tensor for tensor, _ in uses.get(sibling(node.of), ())}
         # A tensor has x//(A*B) and x%A through one Merge of x, which leaves a digit out.
         if all(parent == node and tensor not in beside for tensor, parent in uses[node.of]):
-            return substituted(op, {node: MergeRight(node.of.of, node.block)})
-    return None
+            yield with_replacements(op, {node: MergeRight(node.of.of, node.block)})
 
 
 @rule('(l*R + r)//B = l*(R/B) + r//B and (..)%B = r%B where B divides R; l//(B/R) and (l%(B/R))*R + r where R divides B')
-def merge_of_split(op: Operator, context: Context) -> Operator | None:
+def merge_of_split(op: Operator, context: Context) -> Rewrites:
     for kind in (MergeLeft, MergeRight):
         for node in nodes_of(op, kind):
             if not isinstance(node.of, Split):
@@ -192,46 +188,42 @@ def merge_of_split(op: Operator, context: Context) -> Operator | None:
             left, right, block = node.of.left, node.of.right, node.block
             over, under = MergeLeft(node.of, block), MergeRight(node.of, block)
             if block == right.size:
-                return substituted(op, {over: left, under: right})
-            if context.divides(block, right.size):
-                return substituted(op, {over: Split(left, MergeLeft(right, block)), under: MergeRight(right, block)})
-            if context.divides(right.size, block):
+                yield with_replacements(op, {over: left, under: right})
+            elif context.divides(block, right.size):
+                yield with_replacements(op, {over: Split(left, MergeLeft(right, block)), under: MergeRight(right, block)})
+            elif context.divides(right.size, block):
                 outer = block / right.size
-                return substituted(op, {over: MergeLeft(left, outer), under: Split(MergeRight(left, outer), right)})
-    return None
+                yield with_replacements(op, {over: MergeLeft(left, outer), under: Split(MergeRight(left, outer), right)})
 
 
 @rule('shift(shift(x, a), b) = shift(x, a + b); shift(x, 0) = x')
-def shift_of_shift(op: Operator, context: Context) -> Operator | None:
+def shift_of_shift(op: Operator, context: Context) -> Rewrites:
     for node in nodes_of(op, Shift):
         if node.offset == 0:
-            return substituted(op, {node: node.of})
-        if isinstance(node.of, Shift):
-            return substituted(op, {node: Shift(node.of.of, node.offset + node.of.offset)})
-    return None
+            yield with_replacements(op, {node: node.of})
+        elif isinstance(node.of, Shift):
+            yield with_replacements(op, {node: Shift(node.of.of, node.offset + node.of.offset)})
 
 
 @rule('stride(stride(x, a), b) = stride(x, a*b)')
-def stride_of_stride(op: Operator, context: Context) -> Operator | None:
+def stride_of_stride(op: Operator, context: Context) -> Rewrites:
     for node in nodes_of(op, Stride):
         if isinstance(node.of, Stride):
-            return substituted(op, {node: Stride(node.of.of, node.of.step * node.step)})
-    return None
+            yield with_replacements(op, {node: Stride(node.of.of, node.of.step * node.step)})
 
 
 # ---- the layout of weights ----
 
 @rule("w[l*R + r] = w'[l, r]; w[shift(x)] = w'[x]; w[stride(x)] = w'[x]: a weight is free in its layout")
-def weight_layout(op: Operator, context: Context) -> Operator | None:
+def weight_layout(op: Operator, context: Context) -> Rewrites:
     for number, weight in enumerate(op.weights):
         for place, node in enumerate(weight):
             if isinstance(node, (Split, Shift, Stride)):
-                return with_weight(op, number, (*weight[:place], *node.bottom, *weight[place + 1:]))
-    return None
+                yield with_weight(op, number, (*weight[:place], *node.bottom, *weight[place + 1:]))
 
 
 @rule("w[x//B, x%B] = w'[x]; w[x//(A*B), x%(A*B)//A] = w'[x//A]")
-def weight_halves(op: Operator, context: Context) -> Operator | None:
+def weight_halves(op: Operator, context: Context) -> Rewrites:
     for number, weight in enumerate(op.weights):
         for node in weight:
             if not isinstance(node, MergeLeft):
@@ -243,8 +235,7 @@ def weight_halves(op: Operator, context: Context) -> Operator | None:
                 elif isinstance(other, MergeLeft) and other.of == sibling(node) and not _merged_by_data(op, node):
                     whole = MergeLeft(node.of, other.block)
                 if whole is not None:
-                    return with_weight(op, number, (whole, *(c for c in weight if c != node and c != other)))
-    return None
+                    yield with_weight(op, number, (whole, *(c for c in weight if c != node and c != other)))
 
 
 def _merged_by_data(op: Operator, half: MergeLeft | MergeRight) -> bool:
@@ -254,7 +245,7 @@ def _merged_by_data(op: Operator, half: MergeLeft | MergeRight) -> bool:
 
 
 @rule('in a weight: shift(x, d) % B = x % B after re-layout, since B divides |x|; shift(l*R + r, d) % R = r')
-def weight_remainder(op: Operator, context: Context) -> Operator | None:
+def weight_remainder(op: Operator, context: Context) -> Rewrites:
     for number, weight in enumerate(op.weights):
         for place, node in enumerate(weight):
             if not isinstance(node, MergeRight):
@@ -263,19 +254,18 @@ def weight_remainder(op: Operator, context: Context) -> Operator | None:
             if isinstance(node.of, Shift):
                 # Adding d and wrapping at a multiple of B adds d to the remainder, modulo B.
                 new = unshifted_remainder(node)
-                if new is None and not _merged_by_data(op, node):
+                if new is None and context.cuts(node.block, node.of.size) and not _merged_by_data(op, node):
                     new = MergeRight(node.of.of, node.block)
-            elif not _merged_by_data(op, node):
+            elif context.cuts(node.block, node.of.size) and not _merged_by_data(op, node):
                 # The other way round where the data merges the shifted coordinate: its Merge is there already.
                 shifted = (s for s in nodes_of(op, Shift) if s.of == node.of)
                 new = next((half for s in shifted if _merged_by_data(op, half := MergeRight(s, node.block))), None)
             if new is not None:
-                return with_weight(op, number, (*weight[:place], new, *weight[place + 1:]))
-    return None
+                yield with_weight(op, number, (*weight[:place], new, *weight[place + 1:]))
 
 
 @rule('in a weight: digits of x are written by the Merges of x that the data makes, else with the fewest Merges')
-def weight_digits(op: Operator, context: Context) -> Operator | None:
+def weight_digits(op: Operator, context: Context) -> Rewrites:
     for number, weight in enumerate(op.weights):
         for place, node in enumerate(weight):
             if not isinstance(node, (MergeLeft, MergeRight)):
@@ -283,18 +273,18 @@ def weight_digits(op: Operator, context: Context) -> Operator | None:
             pieces = _pieces(op, context, node)
             if pieces is None or pieces == [node]:
                 continue
-            rewritten = (*weight[:place], *pieces, *weight[place + 1:])
-            if not any(used_twice(rewritten)):  # digits with others between them are written by nested Merges
-                return with_weight(op, number, rewritten)
-    return None
+            # Illegal where digits have others between them, which nested Merges write.
+            yield with_weight(op, number, (*weight[:place], *pieces, *weight[place + 1:]))
 
 
 def _pieces(op: Operator, context: Context, node: MergeLeft | MergeRight) -> list[Coordinate] | None:
     """The digits that a half stands for, as coordinates of the tree of Merges that the data makes; None where the
     boundaries do not nest."""
+    if not _is_digits(node, context):
+        return None
     cell, low, high = digit_range(node)
     pieces: list[Coordinate] = []
-    while (low != ONE or high is not None) and (block := _data_block(op, cell)) is not None:
+    while (low != ONE or high is not None) and (block := _data_block(op, context, cell)) is not None:
         if high is not None and context.divides(high, block):  # all below the cut
             cell, high = MergeRight(cell, block), None if high == block else high
         elif context.divides(block, low):  # all above it
@@ -307,18 +297,27 @@ def _pieces(op: Operator, context: Context, node: MergeLeft | MergeRight) -> lis
     return [*pieces, flat_merges(cell, low, high)]
 
 
-def _data_block(op: Operator, cell: Coordinate) -> Size | None:
+def _data_block(op: Operator, context: Context, cell: Coordinate) -> Size | None:
     """The block into which the data merges a coordinate."""
     data = data_nodes(op)
-    return next((n.block for kind in (MergeLeft, MergeRight) for n in nodes_of(op, kind) if n.of == cell and n in data), None)
+    return next((n.block for kind in (MergeLeft, MergeRight) for n in nodes_of(op, kind)
+                 if n.of == cell and n in data and context.cuts(n.block, cell.size)), None)
+
+
+def _is_digits(node: Coordinate, context: Context) -> bool:
+    """Whether a coordinate is the digits that `digit_range` says: every Merge on the way cuts into whole blocks."""
+    while isinstance(node, (MergeLeft, MergeRight)):
+        if not context.cuts(node.block, node.of.size):
+            return False
+        node = node.of
+    return True
 
 
 @rule('w1[a] * w2[a, b] = w[a, b]: a weight whose index another weight determines is absorbed')
-def weight_absorbed(op: Operator, context: Context) -> Operator | None:
+def weight_absorbed(op: Operator, context: Context) -> Rewrites:
     for small, large in itertools.permutations(range(len(op.weights)), 2):
         if all(_function_of(c, op.weights[large]) for c in op.weights[small]):
-            return with_weights(op, (w for n, w in enumerate(op.weights) if n != small))
-    return None
+            yield with_weights(op, (w for n, w in enumerate(op.weights) if n != small))
 
 
 def _function_of(node: Coordinate, by: Sequence[Coordinate]) -> bool:
@@ -327,9 +326,9 @@ def _function_of(node: Coordinate, by: Sequence[Coordinate]) -> bool:
 
 
 @rule('sum_r w1[a, r] * w2[b, r] = w[a, b] where r takes at least as many values as a or b alone: full rank')
-def full_rank(op: Operator, context: Context) -> Operator | None:
+def full_rank(op: Operator, context: Context) -> Rewrites:
     if not context.bindings or len(op.weights) < 2:
-        return None
+        return
     uses = uses_of(op)
     for sums in _weight_only_sums(op, uses):
         holders = {t for t, _ in uses[sums[0]]}
@@ -346,8 +345,7 @@ def full_rank(op: Operator, context: Context) -> Operator | None:
             if len(leaves) != len(set(leaves)):
                 continue
             rest = [w for n, w in enumerate(op.weights, 1) if n not in holders]
-            return with_sums(op, [s.index for s in shared], [], lambda old, new: {}, [union, *rest])
-    return None
+            yield with_sums(op, [s.index for s in shared], [], lambda old, new: {}, [union, *rest])
 
 
 def _weight_only_sums(op: Operator, uses: Uses) -> list[list[Sum]]:
@@ -372,43 +370,41 @@ def _become(nodes: Sequence[Coordinate], joined: Coordinate | None = None) -> Re
 
 
 @rule('sum_r f = |r| * f where f does not use r: the constant is absorbed by a weight')
-def unused_sum(op: Operator, context: Context) -> Operator | None:
+def unused_sum(op: Operator, context: Context) -> Rewrites:
     uses = uses_of(op)
     for it in op.sums():
         if op.weights and it not in uses:
-            return with_sums(op, [it.index], [], lambda old, new: {})
-    return None
+            yield with_sums(op, [it.index], [], lambda old, new: {})
 
 
 @rule("sum_r w[a, r] = w'[a] where nothing else uses r")
-def sum_in_one_weight(op: Operator, context: Context) -> Operator | None:
+def sum_in_one_weight(op: Operator, context: Context) -> Rewrites:
     uses = uses_of(op)
     for it in op.sums():
         users = uses.get(it, [])
         if len(users) == 1 and users[0][0] > 0 and users[0][1] is None:
             weights = [tuple(c for c in w if c != it) for w in op.weights]
-            return with_sums(op, [it.index], [], lambda old, new: {}, weights)
-    return None
+            yield with_sums(op, [it.index], [], lambda old, new: {}, weights)
 
 
 @rule("sum_r f(shift(r, d)) * w[r] = sum_r f(r) * w'[r]")
-def shift_of_sum(op: Operator, context: Context) -> Operator | None:
+def shift_of_sum(op: Operator, context: Context) -> Rewrites:
     uses = uses_of(op)
     for it in op.sums():
         shifts = {parent for _, parent in uses.get(it, []) if parent is not None}
-        if len(shifts) == 1 and isinstance(shift := next(iter(shifts)), Shift):
-            return substituted(op, {shift: it})
-    return None
+        # A weight that uses r itself is laid out anew; the data would see its order.
+        if len(shifts) == 1 and isinstance(shift := next(iter(shifts)), Shift) and (0, None) not in uses[it]:
+            yield with_replacements(op, {shift: it})
 
 
 @rule('sum_r f(r//B, r%B) = sum_(a, b) f(a, b)')
-def sum_of_halves(op: Operator, context: Context) -> Operator | None:
+def sum_of_halves(op: Operator, context: Context) -> Rewrites:
     uses = uses_of(op)
     for it in op.sums():
         parents = {parent for _, parent in uses.get(it, []) if parent is not None}
         if parents and all(isinstance(p, (MergeLeft, MergeRight)) for p in parents) and len({p.argument for p in parents}) == 1:
             block = next(p.block for p in parents if isinstance(p, (MergeLeft, MergeRight)))
-            if any(parent is None and tensor == 0 for tensor, parent in uses[it]):
+            if (0, None) in uses[it] or not context.cuts(block, it.size):
                 continue
             # Only what is used becomes a reduction: the sum over an unused half is a constant.
             bare = any(parent is None for _, parent in uses[it])
@@ -416,22 +412,20 @@ def sum_of_halves(op: Operator, context: Context) -> Operator | None:
             if len(halves) == 1 and not op.weights:
                 continue
             weights = [tuple(x for c in w for x in (halves if c == it else (c,))) for w in op.weights]
-            return with_sums(op, [it.index], [h.size for h in halves], _become(halves), weights)
-    return None
+            yield with_sums(op, [it.index], [h.size for h in halves], _become(halves), weights)
 
 
 @rule('sum_r f(r, r//B, r%B) = sum_(a, b) f(a*B + b, a, b)')
-def sum_in_digits(op: Operator, context: Context) -> Operator | None:
+def sum_in_digits(op: Operator, context: Context) -> Rewrites:
     for kind in (MergeLeft, MergeRight):
         for node in nodes_of(op, kind):
-            if isinstance(it := node.of, Sum):
+            if isinstance(it := node.of, Sum) and context.cuts(node.block, it.size):
                 halves = MergeLeft(it, node.block), MergeRight(it, node.block)
-                return with_sums(op, [it.index], [h.size for h in halves], _become(halves, joined=it))
-    return None
+                yield with_sums(op, [it.index], [h.size for h in halves], _become(halves, joined=it))
 
 
 @rule("sum_(a, b) f(a*B + b) * w[a, b] = sum_r f(r) * w'[r] where every tensor uses both or neither")
-def joint_sums(op: Operator, context: Context) -> Operator | None:
+def joint_sums(op: Operator, context: Context) -> Rewrites:
     uses = uses_of(op)
     for first, second in itertools.permutations(op.sums(), 2):
         mine, others = uses.get(first, []), uses.get(second, [])
@@ -448,36 +442,33 @@ def joint_sums(op: Operator, context: Context) -> Operator | None:
             if first in w:
                 w = (fused, *(c for c in w if c not in (first, second)))
             weights.append(w)
-        return with_sums(op, [first.index, second.index], [fused.size], _become([fused]), weights)
-    return None
+        yield with_sums(op, [first.index, second.index], [fused.size], _become([fused]), weights)
 
 
 # ---- unordered dimensions ----
 
 @rule('in[a*B + shift(b)] = in[a*B + b] where the dimension has no order', PERMUTATION)
-def shift_of_unordered_input(op: Operator, context: Context) -> Operator | None:
+def shift_of_unordered_input(op: Operator, context: Context) -> Rewrites:
     for place in sorted(context.unordered_inputs):
         factors = _split_factors(op.inputs[place])
         plain = [f.of if isinstance(f, Shift) else f for f in factors]
         if plain != factors:
             inputs = (*op.inputs[:place], _nest(plain), *op.inputs[place + 1:])
-            return Operator.trusted(op.outputs, op.reductions, inputs, op.weights)
-    return None
+            yield Operator.trusted(op.outputs, op.reductions, inputs, op.weights)
 
 
 @rule('f(shift(x)) = f(x) where x is an output dimension without order, or some of its digits', PERMUTATION)
-def shift_of_unordered_output(op: Operator, context: Context) -> Operator | None:
+def shift_of_unordered_output(op: Operator, context: Context) -> Rewrites:
     for shift in nodes_of(op, Shift):
         base, low, high = digit_range(shift.of)
-        if not (isinstance(base, Out) and base.index in context.unordered_outputs):
+        if not (isinstance(base, Out) and base.index in context.unordered_outputs and _is_digits(shift.of, context)):
             continue
         if any(parent != shift and tensor == 0 for tensor, parent in uses_of(op)[shift.of]):
             continue
         without: dict[Coordinate, Coordinate] = {shift: Sum(-1, shift.size)}  # a stand-in: what else is made of the output?
         others = [c for w in op.weights for c in w if base in substitute(c, without).iterators()]
-        if all(_keeps(digit_range(c), base, low, high, context) for c in others):
-            return substituted(op, {shift: shift.of})
-    return None
+        if all(_is_digits(c, context) and _keeps(digit_range(c), base, low, high, context) for c in others):
+            yield with_replacements(op, {shift: shift.of})
 
 
 def _keeps(digits: DigitRange, base: Coordinate, low: Size, high: Size | None, context: Context) -> bool:
@@ -494,7 +485,7 @@ def _keeps(digits: DigitRange, base: Coordinate, low: Size, high: Size | None, c
 # data, a reduction shared by several weights) stands outermost, as in a grouped convolution. Ties go to the least form.
 
 @rule('in[a*B + b] = in[b*A + a] where the dimension has no order', PERMUTATION)
-def factors_of_unordered_input(op: Operator, context: Context) -> Operator | None:
+def factors_of_unordered_input(op: Operator, context: Context) -> Rewrites:
     for place in sorted(context.unordered_inputs):
         factors = _split_factors(op.inputs[place])
         if len(factors) < 2:
@@ -506,11 +497,10 @@ def factors_of_unordered_input(op: Operator, context: Context) -> Operator | Non
                 continue
             inputs = (*op.inputs[:place], _nest(order), *op.inputs[place + 1:])
             other = _simplified(Operator.trusted(op.outputs, op.reductions, inputs, op.weights), context)
-            if (form := (ranks, total_key(other))) < best:
+            if is_legal(other) and (form := (ranks, total_key(other))) < best:
                 best, found = form, other
         if found is not None:
-            return found
-    return None
+            yield found
 
 
 def _input_rank(op: Operator, factor: Coordinate) -> tuple[bool, int]:
@@ -539,10 +529,10 @@ def _nest(factors: Sequence[Coordinate]) -> Coordinate:
 
 
 @rule('f(o//B, o%B) = f(o%A, o//A) with A = |o|/B where the dimension has no order', PERMUTATION)
-def factors_of_unordered_output(op: Operator, context: Context) -> Operator | None:
+def factors_of_unordered_output(op: Operator, context: Context) -> Rewrites:
     for place in sorted(context.unordered_outputs):
         leaf = Out(place, op.outputs[place])
-        factors = _merge_factors(op, leaf)
+        factors = _merge_factors(op, context, leaf)
         if factors is None or len(factors) < 2:
             continue
         rank = [_output_rank(op, f) for f in factors]
@@ -552,16 +542,19 @@ def factors_of_unordered_output(op: Operator, context: Context) -> Operator | No
                 continue
             nodes = _factor_nodes(leaf, [factors[i].size for i in order])
             mapping: dict[Coordinate, Coordinate] = {factors[i]: nodes[n] for n, i in enumerate(order)}
-            other = _simplified(substituted(op, mapping), context)
+            other = with_replacements(op, mapping)
+            if other is None or not is_legal(other):
+                continue
+            other = _simplified(other, context)
             if (form := (ranks, total_key(other))) < best:
                 best, found = form, other
         if found is not None:
-            return found
-    return None
+            yield found
 
 
-def _merge_factors(op: Operator, leaf: Iterator) -> list[Coordinate] | None:
-    """The parts into which right-nested Merges cut ``leaf``, outermost first; None where it is cut in two ways."""
+def _merge_factors(op: Operator, context: Context, leaf: Iterator) -> list[Coordinate] | None:
+    """The parts into which right-nested Merges cut ``leaf``, outermost first; None where it is cut in two ways, or the data
+    uses it whole in a dimension that has an order."""
     factors: list[Coordinate] = []
     node: Coordinate = leaf
     nodes = set(op.nodes())
@@ -569,11 +562,15 @@ def _merge_factors(op: Operator, leaf: Iterator) -> list[Coordinate] | None:
         blocks = {n.block for n in nodes if isinstance(n, (MergeLeft, MergeRight)) and n.of == node}
         if not blocks:
             return [*factors, node]
-        uses = [p for _, p in uses_of(op).get(node, []) if p is not None]
-        if len(blocks) > 1 or any(not isinstance(p, (MergeLeft, MergeRight)) for p in uses):
+        if len(blocks) > 1:
             return None
         block = blocks.pop()
-        if node is not leaf and any(node in w for w in op.weights):
+        uses = uses_of(op).get(node, [])
+        # The whole output may be used too, but not what is left of it after a cut.
+        allowed = (MergeLeft, MergeRight, type(None)) if node is leaf else (MergeLeft, MergeRight)
+        if not context.cuts(block, node.size) or any(not isinstance(parent, allowed) for _, parent in uses):
+            return None
+        if (0, None) in uses and op.inputs.index(node) not in context.unordered_inputs:
             return None
         factors.append(MergeLeft(node, block))
         node = MergeRight(node, block)

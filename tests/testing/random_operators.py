@@ -20,15 +20,15 @@ SIZES = {'N': 2}
 _NUMBERS = [Size.of(n) for n in (1, 2, 2, 3, 3, 4, 6)]
 
 
-def random_operator(seed: int, wild: bool = True) -> sn.Operator:
-    """An operator on numbers, whose input has a free batch dimension ``N`` in front; ``wild`` as in `grow`."""
+def random_operator(seed: int, wild: bool = True, ragged: bool = False) -> sn.Operator:
+    """An operator on numbers, whose input has a free batch dimension ``N`` in front; ``wild`` and ``ragged`` as in `grow`."""
     return grow(random.Random(seed), SIZES, _NUMBERS if wild else _NUMBERS[1:], _NUMBERS[1:], batch=Size.of('N'),
-                most_steps=8, most_products=3000, wild=wild)
+                most_steps=8, most_products=3000, wild=wild, ragged=ragged)
 
 
 def grow(rng: random.Random, sizes: dict[str, int], extents: Sequence[Size], blocks: Sequence[Size],
          batch: Size | None = None, most_steps: int = 6, most_weights: int = 3, most_products: int = 600,
-         wild: bool = True) -> sn.Operator:
+         wild: bool = True, ragged: bool = False) -> sn.Operator:
     """A legal operator of any rank.
 
     Args:
@@ -41,17 +41,18 @@ def grow(rng: random.Random, sizes: dict[str, int], extents: Sequence[Size], blo
         most_weights: so many weights there may be.
         most_products: so many products a loop over all iterators makes.
         wild: whether there are Merges of one block, and primitives that only a weight uses; no space makes them.
+        ragged: whether there are remainders by blocks that do not divide what they cut; no space makes them.
     """
-    return _Grower(rng, sizes, extents, blocks, most_products, wild).operator(batch, most_steps, most_weights)
+    return _Grower(rng, sizes, extents, blocks, most_products, wild, ragged).operator(batch, most_steps, most_weights)
 
 
 class _Grower:
     """Grows tensors upwards from iterators, as a synthesis does: a step replaces coordinates by those above them."""
 
     def __init__(self, rng: random.Random, sizes: dict[str, int], extents: Sequence[Size], blocks: Sequence[Size],
-                 most_products: int, wild: bool) -> None:
+                 most_products: int, wild: bool, ragged: bool) -> None:
         self.rng, self.sizes, self.extents, self.blocks = rng, sizes, extents, blocks
-        self.most_products, self.wild = most_products, wild
+        self.most_products, self.wild, self.ragged = most_products, wild, ragged
 
     def operator(self, batch: Size | None, most_steps: int, most_weights: int) -> sn.Operator:
         rng = self.rng
@@ -112,6 +113,9 @@ class _Grower:
                     return front
             block = self.rng.choice(fitting or [first.size])
             new = [MergeLeft(first, block), MergeRight(first, block)]
+            if self.ragged and self.rng.randint(0, 1):
+                whole = [b for b in self.blocks if self.value(b).denominator == 1]
+                new = [MergeRight(first, self.rng.choice(whole or [first.size]))]
         merged = rest + new
         if self.value(product(c.size for c in merged)) > MAX_ELEMENTS or len(merged) > MAX_RANK:
             return front

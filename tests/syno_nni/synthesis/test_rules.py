@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 import itertools
+import random
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +13,13 @@ import pytest
 import syno_nni as sn
 from syno_nni.errors import SynoError
 from syno_nni.operator.legality import check
+from syno_nni.operator.size import Size
 from syno_nni.synthesis.rules import EXACT, PERMUTATION, RULES, Context, Rule, normalize
 from syno_nni.synthesis.semantics import Terms, dimension, fits, span_digest, terms
 
-from ...testing.random_operators import SIZES, random_operator
+from ...testing.operators import BLOCKS
+from ...testing.operators import SIZES as EXTENTS
+from ...testing.random_operators import SIZES, grow, random_operator
 
 TINY = {'N': 1, 'C_in': 4, 'C_out': 4, 'H': 4, 'k_1': 3, 'k_2': 5, 's': 2, 'g': 3}
 WIDE = {**TINY, 'C_in': 8, 'C_out': 8, 'H': 8}
@@ -124,32 +130,152 @@ def test_a_rule_keeps_its_law(rule: Rule) -> None:
         assert keeps_its_law(rule, op, other, sizes, context), f'{op} is not {other}'
 
 
+# What a rule must leave as it is: in some tensor a coordinate would be used twice, or a window or a value would be lost.
+KEPT: dict[str, list[tuple[str, str]]] = {
+    'trivial-view': [('out[n:N, y:3]', 'in[n, y//3, y%3]'), ('out[n:N, y:3]', 'in[n, y//1, y%1]'),
+                     ('out[n:N, x:1, y:3]', 'in[n, y] * w1[unfold(x, y)]'),
+                     ('out[n:N, x:1, y:3, z:2]', 'in[n, unfold(x, y)*2 + z]'),
+                     ('out[n:N, x:1, y:3, z:2]', 'in[n, z*1 + unfold(x, y)]'),
+                     ('out[n:N, x:1, y:3, z:2]', 'in[n, unfold(z, unfold(x, y))]')],
+    'merge-of-split': [('out[n:N, x:3, y:3, z:2]', 'in[n, (z*3 + unfold(x, y))//3]'),
+                       ('out[n:N, x:3, y:3, z:2]', 'in[n, (unfold(x, y)*2 + z)%2]'),
+                       ('out[n:N, x:3, y:3, z:4]', 'in[n, (unfold(x, y)*4 + z)%2]')],
+    'remainder-of-remainder': [('out[n:N, x:6]', 'in[n, (x%3)%2]')],
+    'weight-remainder': [('out[n:N, x:4]', 'in[n] * w1[shift(x, 1)//2, shift(x, 1)%2]'),
+                         ('out[n:N, x:3, y:2]', 'in[n] * w1[shift(x*2 + y, 1)%2, shift(x*2 + y, 1)//2]'),
+                         ('out[n:N, x:3, y:3, z:2]', 'in[n] * w1[shift(unfold(x, y)*2 + z, 1)%2]'),
+                         ('out[n:N, x:3]', 'in[n, x] * w1[shift(x, 1)%2]')],
+    'weight-digits': [('out[n:N, x:6]', 'in[n, x%4] * w1[x//2]'), ('out[n:N, x:6]', 'in[n, x//2] * w1[(x%3)%2]')],
+    'shift-of-sum': [('out[n:N, x:3]', 'sum[r:3] in[n, r] * w1[unfold(x, shift(r, 1))]'),
+                     ('out[n:N, x:3]', 'sum[r:4] in[n, r] * w1[x, shift(r, 1)//2]')],
+    'sum-of-halves': [('out[n:N, x:3]', 'sum[r:3] in[n, r%2] * w1[x]')],
+    'sum-in-digits': [('out[n:N, x:3]', 'sum[r:3] in[n, r%2] * w1[x, r]')],
+    'shift-of-unordered-output': [('out[n:N, x:3]', 'in[n, shift(x%2, 1)] * w1[x]')],
+    'factors-of-unordered-output': [('out[n:N, x:6]', 'in[n, x] * w1[x//2]'), ('out[n:N, x:6]', 'in[n, x//3] * w1[x%4]'),
+                                    ('out[n:N, x:3, y:2]', 'in[n, x%2, y]')],
+}
+
+
+@pytest.mark.parametrize('name', KEPT)
+def test_what_a_rule_leaves_as_it_is(name: str) -> None:
+    rule = next(r for r in RULES if r.name == name)
+    for head, text in KEPT[name]:
+        op = sn.Operator.parse(f'{head} = {text}')
+        for context in (context_of(rule, SIZES), replace(context_of(rule, SIZES), bindings=())):
+            assert rule.apply(op, context) is None, f'{rule.name}: {op}'
+
+
+def small(op: sn.Operator, sizes: dict[str, int]) -> bool:
+    """Whether families of operators of this size are compared in milliseconds."""
+    return op.params(sizes) <= 200 and int(np.prod([it.size.value(sizes) for it in op.iterators()])) <= 400
+
+
+def stays_legal(op: sn.Operator, other: sn.Operator, sizes: dict[str, int], how: str) -> None:
+    try:
+        check(other)
+        other.check_sizes(sizes)
+    except SynoError as error:
+        pytest.fail(f'{how}: {op} becomes illegal: {error}')
+
+
+def alike(op: sn.Operator, other: sn.Operator, sizes: dict[str, int]) -> bool:
+    """Whether the invariants of two families are the same, which decides where there is one weight; fits take long."""
+    before, after = terms(op, sizes), terms(other, sizes)
+    if span_digest(before) != span_digest(after):
+        return False
+    return max(len(op.weights), len(other.weights)) < 2 or sum(before.sizes) > 100 or dimension(before) == dimension(after)
+
+
+def few_channels(op: sn.Operator, rule: Rule, sizes: dict[str, int]) -> bool:
+    """Whether all permutations of the dimensions that `context_of` leaves unordered can be tried."""
+    shape = op.input_shape(sizes) if 'input' in rule.name else op.output_shape(sizes)
+    return len(shape) > 1 and shape[1] <= 4
+
+
 @pytest.mark.parametrize('part', range(4))
-def test_rules_keep_their_laws_on_random_operators(part: int) -> None:
-    """Of small weights: their invariants take long otherwise. Of several weights only these are compared."""
-    applied = 0
-    for seed in range(part, 1000, 4):
-        op = random_operator(seed, wild=False)
-        sizes = {**SIZES}
-        if not op.weights or op.params(sizes) > 100 or np.prod([it.size.value(sizes) for it in op.iterators()]) > 1500:
+@pytest.mark.parametrize('ragged', [False, True], ids=['', 'ragged'])
+def test_rules_keep_their_laws_in_any_order(part: int, ragged: bool) -> None:
+    """On the wildest legal operators, whichever rule comes first."""
+    applied: Counter[str] = Counter()
+    for seed in range(part, 900, 4):
+        op = random_operator(seed, ragged=ragged)
+        if not small(op, SIZES):
             continue
-        for rule in RULES:
-            if rule.kind != EXACT:
+        rng = random.Random(seed)
+        bindings = rng.choice([(), (SIZES,)])
+        for _ in range(12):
+            for rule in rng.sample(RULES, len(RULES)):
+                if rule.kind == PERMUTATION and not few_channels(op, rule, SIZES):
+                    continue
+                context = replace(context_of(rule, SIZES), bindings=bindings)
+                if (other := rule.apply(op, context)) is not None:
+                    break
+            else:
+                break
+            applied[rule.name] += 1
+            stays_legal(op, other, SIZES, rule.name)
+            assert alike(op, other, SIZES) if rule.kind == EXACT else keeps_its_law(rule, op, other, SIZES, context), (
+                f'{rule.name}: {op} is not {other}')
+            op = other
+    assert applied.total() > 400 and len(applied) > 18, applied
+
+
+@pytest.mark.parametrize('ragged', [False, True], ids=['', 'ragged'])
+def test_normal_forms_are_legal_and_final(ragged: bool) -> None:
+    channels = frozenset({1})
+    compared = 0
+    for seed in range(400):
+        op = random_operator(seed, ragged=ragged)
+        for context in (Context(), Context((SIZES,)), Context((SIZES,), channels, channels)):
+            if context.unordered_inputs and min(len(op.inputs), len(op.outputs)) < 2:
                 continue
-            context = Context((sizes,))
-            try:
-                other = rule.apply(op, context)
-            except SynoError:
-                continue
-            if other is None:
-                continue
-            applied += 1
-            check(other)
-            before, after = terms(op, sizes), terms(other, sizes)
-            assert span_digest(before) == span_digest(after), f'{rule.name}: {op} is not {other}'
-            if len(op.weights) > 1 and len(other.weights) > 1:
-                assert dimension(before) == dimension(after), f'{rule.name}: {op} is not {other}'
-    assert applied > 80
+            done = normalize(op, context)
+            stays_legal(op, done, SIZES, 'normalize')
+            assert normalize(done, context).structure == done.structure
+            if small(op, SIZES) and not context.unordered_inputs:
+                compared += 1
+                assert alike(op, done, SIZES), f'{op} is not {done}'
+    assert compared > 100
+
+
+# Odd and even windows, sizes that are equal at one of them, and blocks of all or of one.
+SYMBOLIC = [Context((sizes,), coefficients=COEFFICIENTS) for sizes in (
+    {'N': 1, 'C_in': 4, 'C_out': 4, 'H': 4, 'W': 3, 'k_1': 3, 'k_2': 2, 's': 2, 'g': 2},
+    {'N': 2, 'C_in': 6, 'C_out': 3, 'H': 3, 'W': 1, 'k_1': 1, 'k_2': 5, 's': 1, 'g': 3})]
+
+
+def functions(op: sn.Operator, data: np.ndarray, sizes: dict[str, int]) -> np.ndarray:
+    """What an operator of at most one weight makes of ``data`` by its definition, one column for each weight element."""
+    if not op.weights:
+        return op.reference(data, [], sizes).reshape(-1, 1)
+    shape, = op.weight_shapes(sizes)
+    units = np.eye(int(np.prod(shape, dtype=int)))
+    return np.stack([op.reference(data, [unit.reshape(shape)], sizes).ravel() for unit in units], axis=1)
+
+
+@pytest.mark.parametrize('context', SYMBOLIC, ids=['even', 'odd'])
+def test_normal_forms_compute_the_same_by_definition(context: Context) -> None:
+    """Every function of the operator is one of its normal form, and the other way round."""
+    sizes = dict(context.bindings[0])
+    compared = 0
+    for seed in range(300):
+        op = grow(random.Random(seed), sizes, EXTENTS, BLOCKS, batch=Size.of('N'), most_weights=2, ragged=bool(seed % 2))
+        if op.params(sizes) > 60:
+            continue
+        done = normalize(op, context if seed % 4 else Context())
+        stays_legal(op, done, sizes, 'normalize')
+        if len(op.weights) > 1 or len(done.weights) != len(op.weights):
+            continue
+        compared += 1
+        data = np.random.default_rng(seed).standard_normal(op.input_shape(sizes))
+        before, after = functions(op, data, sizes), functions(done, data, sizes)
+        if not op.weights:
+            np.testing.assert_allclose(after, before, atol=1e-9, err_msg=f'{op} is not {done}')
+            continue
+        for family, members in ((before, after), (after, before)):
+            fitted = family @ np.linalg.lstsq(family, members, rcond=None)[0]
+            np.testing.assert_allclose(fitted, members, atol=1e-8, err_msg=f'{op} is not {done}')
+    assert compared > 40
 
 
 def test_normalizing_names_the_rules_that_fired() -> None:
