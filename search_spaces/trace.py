@@ -26,6 +26,7 @@ from torch.utils.flop_counter import flop_registry
 
 from syno_nni.errors import SlotError
 from syno_nni.modes import evaluating
+from syno_nni.nested import tensors
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def example_of(model: nn.Module, example_input: Example = None) -> tuple[tuple[A
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
         # A fixed seed of its own: looking at a model must not disturb the caller's random state.
         generator = torch.Generator().manual_seed(0)
-        return (torch.randn(*example_input, generator=generator).to(like),), {}
+        return (torch.randn(*example_input, generator=generator, device='cpu').to(like),), {}
     raise SlotError(f'example_input must be a tensor, a shape, a tuple of arguments, a mapping of keyword arguments '
                     f'or None, got {example_input!r}')
 
@@ -109,7 +110,7 @@ def trace(model: nn.Module, example_input: Example = None, *, training: bool = T
     """Run ``model`` once in evaluation mode and, on a copy, once in training mode; record its layers.
 
     The model is left as it was: parameters, buffers and training flags do not change, nor do the random states of
-    torch, numpy and Python. The wrappers of ``torch.compile`` and ``DataParallel`` are looked through.
+    torch, numpy and Python. Wrappers are looked through (:func:`unwrapped`).
 
     Raises:
         SlotError: the model cannot run on the example input.
@@ -127,13 +128,14 @@ def trace(model: nn.Module, example_input: Example = None, *, training: bool = T
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside the wrappers of ``torch.compile``, ``DataParallel`` and ``DistributedDataParallel``.
+    """The model inside the wrappers of ``torch.compile``, data parallelism and averaged weights (torch's, timm's).
 
     Raises:
         SlotError: the model cannot be looked into (TorchScript), or its parameters have no shapes yet.
     """
     while True:
-        inner = getattr(model, '_orig_mod', None) or (model.module if isinstance(model, _WRAPPERS) else None)
+        wraps = isinstance(model, _WRAPPERS) or type(model).__module__ == 'timm.utils.model_ema'
+        inner = getattr(model, '_orig_mod', None) or (model.module if wraps else None)
         if not isinstance(inner, nn.Module):
             break
         model = inner
@@ -145,7 +147,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, torch.optim.swa_utils.AveragedModel)
 
 
 def _layers_of(model: nn.Module) -> dict[nn.Module, LayerTrace]:
@@ -209,7 +211,7 @@ def _run(model: nn.Module, layers: dict[nn.Module, LayerTrace], args: tuple, kwa
         running.append(module)
         layer = layers[module]
         if record and layer.sample is None and has_own_forward(module):
-            value = next(_tensors((inputs, named)), None)
+            value = next(tensors((inputs, named)), None)
             # Code that follows may change it in place.
             layer.sample = None if value is None else value.detach().clone()
 
@@ -236,10 +238,10 @@ def _run(model: nn.Module, layers: dict[nn.Module, LayerTrace], args: tuple, kwa
     handles = [m.register_forward_pre_hook(enter, with_kwargs=True, prepend=True) for m in layers]
     handles += [m.register_forward_hook(leave, with_kwargs=True) for m in layers]
     try:
-        with torch.no_grad(), _eagerly(model), _OutsideUse(layers, owners, running):
+        with torch.no_grad(), eagerly(model), _OutsideUse(layers, owners, running):
             output = model(*args, **kwargs)
     except Exception as error:
-        shapes = [tuple(t.shape) for t in _tensors((args, kwargs))]
+        shapes = [tuple(t.shape) for t in tensors((args, kwargs))]
         raise SlotError(f'{type(model).__name__} does not run on an example input of shape {shapes}: '
                         f'{type(error).__name__}: {error}') from error
     finally:
@@ -248,7 +250,7 @@ def _run(model: nn.Module, layers: dict[nn.Module, LayerTrace], args: tuple, kwa
     if record:
         for layer in layers.values():
             layer.in_training = None
-        final = {id(t) for t in _tensors(output)}
+        final = {id(t) for t in tensors(output)}
         for module, ref in results.items():
             value = ref()
             layers[module].is_output = value is not None and id(value) in final
@@ -273,7 +275,7 @@ def _odd_call(inputs: tuple, named: dict, output: Any) -> str:
 
 
 @contextmanager
-def _eagerly(model: nn.Module) -> Iterator[None]:
+def eagerly(model: nn.Module) -> Iterator[None]:
     """Parts of the model that ``torch.compile`` made run as they were written, with their hooks."""
     if any(getattr(m, '_compiled_call_impl', None) is not None or hasattr(m, '_orig_mod') for m in model.modules()):
         with torch.compiler.set_stance('force_eager'):
@@ -334,17 +336,6 @@ class _OutsideUse(TorchFunctionMode):
 _HARMLESS = {'__get__', 'size', 'dim', 'is_floating_point', 'is_complex', 'numel', 'stride', '__hash__'}
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-
-
 def _map_tensors(value: Any, change: Any) -> Any:
     if isinstance(value, Tensor):
         return change(value)
@@ -360,8 +351,14 @@ def _at_least_two(tensor: Tensor) -> Tensor:
 
 
 def _batch_of(args: tuple, kwargs: dict) -> int:
-    first = next(_tensors((args, kwargs)), None)
-    return first.shape[0] if first is not None and first.dim() else 1
+    """The samples in the model's arguments; detectors take them as a list of images, each without a batch axis."""
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, list) and value and all(isinstance(v, Tensor) and v.dim() == 3 for v in value):
+            return len(value)
+        first = next(tensors(value), None)
+        if first is not None:
+            return first.shape[0] if first.dim() else 1
+    return 1
 
 
 @contextmanager
@@ -402,4 +399,5 @@ def keep_buffers(*models: nn.Module) -> Iterator[None]:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.equal(a, b)
+    # A model without values, on the meta device, has none that could change.
+    return a.shape == b.shape and (a.is_meta or torch.equal(a, b))

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from syno_nni.errors import SlotError, SynoError
-from syno_nni.modes import evaluating
+from syno_nni.modes import evaluating, with_gradients
 from syno_nni.operator import Operator
 from syno_nni.search_spaces.coefficients import Fit, as_bound, fitting
 from syno_nni.search_spaces.filled_slot import FilledSlot
@@ -35,6 +35,7 @@ Filling = Operator | str
 Fillings = Filling | Mapping[str, Filling | None]
 
 
+@with_gradients()
 def retrofit(model: nn.Module, op_or_mapping: Fillings, example_input: Example = None, *,
              slots: Sequence[Slot] | None = None, kinds: str | Collection[str] | None = None,
              coefficients: Mapping[str, int | str] | None = None,
@@ -191,6 +192,7 @@ def slot_config(model: nn.Module) -> dict[str, Any]:
                                         for module, (first, *others) in names.items()}}
 
 
+@with_gradients()
 def apply_slot_config(model: nn.Module, config: Mapping[str, Any], *, inplace: bool = False) -> nn.Module:
     """Rebuild a retrofitted model from its original architecture and :func:`slot_config`, without running it.
 

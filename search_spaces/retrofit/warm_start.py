@@ -29,10 +29,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from syno_nni.errors import SlotError, SynoError
-from syno_nni.modes import evaluating
+from syno_nni.modes import evaluating, with_gradients, without_autocast
+from syno_nni.nested import tensors
 from syno_nni.search_spaces.filled_slot import FilledSlot
 from syno_nni.search_spaces.trace import keep_buffers, keep_random_state, unwrapped
 
+from .batches import arguments_of, call
 from .retrofit import filled_slots
 
 SWEEPS = 12
@@ -54,6 +56,8 @@ _NOISE = 1 << 17
 _NOISE_TO_FIT = 1 << 22
 
 
+@with_gradients()
+@without_autocast()
 def warm_start(original: nn.Module, result: nn.Module, batches: Iterable[Any] | None = None, *,
                sweeps: int = SWEEPS, iterations: int = ITERATIONS, seed: int = 0) -> dict[str, float]:
     """Give the operators of a retrofitted model weights that make it compute nearly what the original does.
@@ -62,9 +66,9 @@ def warm_start(original: nn.Module, result: nn.Module, batches: Iterable[Any] | 
         original: the model that was retrofitted, with its trained weights.
         result: what :func:`~syno_nni.search_spaces.retrofit.retrofit.retrofit` made of it; changed in place. The layers
             that both share should hold the same weights, as they do after retrofitting.
-        batches: inputs (tensors, or tuples whose first item is the input, as data loaders give them) to fit
-            activations on and to recalibrate batch normalisation with; a few hundred samples are enough. None fits
-            kernels only.
+        batches: inputs to fit activations on and to recalibrate batch normalisation with: tensors, batches of a data
+            loader, or those of a model with several inputs (:mod:`.batches`); a few hundred samples are enough. None
+            fits kernels only.
         sweeps: turns per weight where an operator has several.
         iterations: conjugate-gradient steps per turn.
         seed: of the positions of the impulses.
@@ -78,12 +82,14 @@ def warm_start(original: nn.Module, result: nn.Module, batches: Iterable[Any] | 
     """
     errors = fit_kernels(original, result, sweeps=sweeps, iterations=iterations, seed=seed)
     if batches is not None:
-        inputs = [_input_of(b) for b in batches]
+        inputs = [*batches]
         errors = fit_activations(original, result, inputs, sweeps=max(sweeps // 4, 1), iterations=iterations)
         recalibrate_batch_norm(result, inputs)
     return errors
 
 
+@with_gradients()
+@without_autocast()
 def fit_kernels(original: nn.Module, result: nn.Module, *, sweeps: int = SWEEPS, iterations: int = ITERATIONS,
                 seed: int = 0) -> dict[str, float]:
     """Match every operator to the linear map of the layer it replaces; needs no data. Returns errors per slot."""
@@ -118,20 +124,29 @@ def fit_kernels(original: nn.Module, result: nn.Module, *, sweeps: int = SWEEPS,
     return errors
 
 
-def fit_activations(original: nn.Module, result: nn.Module, inputs: Sequence[Tensor], *, sweeps: int = 3,
+@with_gradients()
+@without_autocast()
+def fit_activations(original: nn.Module, result: nn.Module, inputs: Sequence[Any], *, sweeps: int = 3,
                     iterations: int = ITERATIONS) -> dict[str, float]:
     """Match every operator, and its bias, to the layer's outputs on real inputs, in the order the model runs them.
 
-    The errors returned are those on every fourth sample, which is not fitted to (a single sample is both).
+    A layer that the model calls several times is fitted to all calls: to the first as the slots before it feed it, to
+    further ones, which its own output may feed, as the original does. The errors returned are those on every fourth
+    sample, which is not fitted to (a single sample is both).
+
+    Raises:
+        SlotError: there is no input, or ``result`` is no retrofit of ``original``.
     """
+    if not len(inputs):
+        raise SlotError('there is no batch to fit activations on')
+    inputs = [_plain(batch) for batch in inputs]
     original, result = unwrapped(original), unwrapped(result)
     pairs = _pairs(original, result)
     errors = {}
     with evaluating(original, result), keep_random_state(), keep_buffers(original, result):
-        for name in _running_order(result, inputs[0], pairs):
+        for name, calls in _running_order(result, inputs[0], pairs).items():
             old, new = pairs[name]
-            x = torch.cat([_capture(result, new, batch, output=False) for batch in inputs])
-            target = torch.cat([_capture(original, old, batch, output=True) for batch in inputs])
+            x, target = _samples(original, old, result, new, inputs, calls)
             held = _held_out(len(x))
             fit_on = ~held if not held.all() else held
             fit_weights(new, new, x[fit_on], target[fit_on], sweeps=sweeps, iterations=iterations, damping=DAMPING)
@@ -184,8 +199,12 @@ def fit_weights(apply: FilledSlot, slot: FilledSlot, x: Tensor, target: Tensor, 
 
 
 def recalibrate_batch_norm(model: nn.Module, inputs: Iterable[Any]) -> None:
-    """Replace the running statistics of batch normalisation by those of ``inputs`` (tensors or loader batches)."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    """Replace the running statistics of batch normalisation by those of ``inputs`` (batches as in :func:`warm_start`).
+
+    Those that a model in training mode holds in evaluation mode are frozen, and stay as they are.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+             and m.training >= model.training]
     if not norms:
         return
     momenta = {m: m.momentum for m in norms}
@@ -197,7 +216,7 @@ def recalibrate_batch_norm(model: nn.Module, inputs: Iterable[Any]) -> None:
                 norm.training = True
             with torch.no_grad():
                 for batch in inputs:
-                    model(_input_of(batch))
+                    call(model, batch)
         finally:
             for norm, momentum in momenta.items():
                 norm.momentum = momentum
@@ -466,40 +485,69 @@ def _impulses(slot: FilledSlot, generator: torch.Generator, *, everywhere: bool 
     return x if slot.layout.startswith('NC') else x.movedim(1, -1)
 
 
+def _samples(original: nn.Module, old: nn.Module, result: nn.Module, new: nn.Module, inputs: Sequence[Any], calls: int,
+             ) -> tuple[Tensor, Tensor]:
+    """Inputs of the slot and outputs of the layer, all calls of all batches in a row.
+
+    Per batch: the calls of a batch lie apart by whole batches, so every fourth sample holds some of each.
+    """
+    fed, wanted = [], []
+    for batch in inputs:
+        pairs = _capture(original, old, batch, calls)
+        first = _capture(result, new, batch, 1)[0][0]
+        fed += [first, *[x for x, _ in pairs[1:]]]
+        wanted += [y for _, y in pairs]
+    return torch.cat(fed), torch.cat(wanted)
+
+
 class _Reached(Exception):
-    def __init__(self, value: Tensor) -> None:
-        self.value = value
+    """The calls that were wanted are over."""
 
 
-def _capture(model: nn.Module, module: nn.Module, batch: Tensor, *, output: bool) -> Tensor:
-    """The first input or output of ``module`` when the model runs on ``batch``; the run stops there."""
-    def stop(m: nn.Module, inputs: tuple, named: dict, result: Any = None) -> None:
-        raise _Reached(result if output else (*inputs, *named.values())[0])
+def _capture(model: nn.Module, module: nn.Module, batch: Any, calls: int) -> list[tuple[Tensor, Tensor]]:
+    """Input and output of the first ``calls`` calls of ``module`` when the model runs on ``batch``; the run stops there."""
+    seen: list[tuple[Tensor, Tensor]] = []
 
-    handle = (module.register_forward_hook(stop, with_kwargs=True) if output else
-              module.register_forward_pre_hook(stop, with_kwargs=True))
+    def keep(m: nn.Module, inputs: tuple, named: dict, result: Any) -> None:
+        # Code that follows may change the output in place.
+        seen.append(((*inputs, *named.values())[0].detach(), result.detach().clone()))
+        if len(seen) == calls:
+            raise _Reached
+
+    handle = module.register_forward_hook(keep, with_kwargs=True)
     try:
         with torch.no_grad():
-            model(batch)
-    except _Reached as reached:
-        return reached.value.detach()
+            call(model, batch)
+    except _Reached:
+        return seen
     finally:
         handle.remove()
-    raise SlotError(f'the model did not reach a {type(module).__name__} that was to be fitted')
+    raise SlotError(f'the model called a {type(module).__name__} that is to be fitted {len(seen)} times, on another input '
+                    f'{calls} times')
 
 
-def _running_order(model: nn.Module, batch: Tensor, pairs: dict[str, Any]) -> list[str]:
-    order: dict[str, None] = {}
-    handles = [slot.register_forward_pre_hook(lambda *_, name=name: order.setdefault(name))
+def _running_order(model: nn.Module, batch: Any, pairs: dict[str, Any]) -> dict[str, int]:
+    """How often the model calls each slot, in the order of the first calls."""
+    order: dict[str, int] = {}
+    handles = [slot.register_forward_pre_hook(lambda *_, name=name: order.update({name: order.get(name, 0) + 1}))
                for name, (_, slot) in pairs.items()]
     try:
         with torch.no_grad():
-            model(batch)
+            call(model, batch)
     finally:
         for handle in handles:
             handle.remove()
-    return list(order)
+    return order
 
 
-def _input_of(batch: Any) -> Tensor:
-    return batch if isinstance(batch, Tensor) else batch[0]
+def _plain(batch: Any) -> Any:
+    """The batch; where it was made in inference mode, with copies that gradients may pass through."""
+    if not any(t.is_inference() for t in tensors(batch)):
+        return batch
+    args, kwargs = arguments_of(batch)
+
+    def copied(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.clone()
+        return [copied(v) for v in value] if isinstance(value, list) else value
+    return {k: copied(v) for k, v in kwargs.items()} if kwargs else (tuple(copied(a) for a in args),)

@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -34,12 +34,20 @@ def measurement_lock(patience_s: float = PATIENCE_S) -> Iterator[None]:
     """Wait for other measurements of this user to end, and keep new ones waiting.
 
     After ``patience_s`` seconds it goes on all the same, with a warning: a disturbed measurement calls itself noisy.
+    The same where nothing can be locked: a full or foreign folder for temporary files, a file system without locks.
     The system frees the lock at any kind of exit. A thread that holds it may take it again.
     """
     if fcntl is None or getattr(_held, 'by_this_thread', False):
         yield
         return
-    with lock_path().open('a') as file:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(lock_path().open('a'))
+            _acquired(file)
+        except OSError as error:
+            _log.warning('cannot lock the file of measurements (%s): measuring without knowing of others', error)
+            yield
+            return
         deadline = time.monotonic() + patience_s
         while not _acquired(file):
             if time.monotonic() > deadline:

@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from syno_nni.errors import MeasureError
+from syno_nni.nested import tensors
 
 from .turns import Call, take_turns
 
@@ -37,9 +39,9 @@ class Rounds:
 
 @dataclass(frozen=True)
 class Timed:
-    """Milliseconds per call of every model, round by round, and every model's output as an array."""
+    """Milliseconds per call of every model, round by round, and of every model the tensors that it returns, as arrays."""
     timings_ms: list[list[float]]
-    outputs: list[np.ndarray]
+    outputs: list[list[np.ndarray]]
 
 
 class Runtime(ABC):
@@ -84,7 +86,7 @@ class InProcess(Runtime):
         self.begin()
         with torch.inference_mode():
             calls = [self.prepare(model, example) for model in models]
-            outputs = [_array(call()) for call in calls]
+            outputs = [_arrays(call()) for call in calls]
             return Timed(take_turns(calls, **asdict(rounds)), outputs)
 
 
@@ -93,7 +95,7 @@ class OwnProcess(Runtime):
     (:mod:`.worker`). Models travel as files that are data, never as pickles.
 
     The worker imports ``syno_nni.measure.NAME_session``, whose function ``load(paths, x, threads)`` returns what runs each
-    model once; that module must not import torch.
+    model once and returns its outputs; that module must not import torch.
     """
     suffix: str
 
@@ -106,23 +108,50 @@ class OwnProcess(Runtime):
         """
 
     def time(self, models: Sequence[nn.Module], example: Tensor, *, threads: int, rounds: Rounds) -> Timed:
-        with tempfile.TemporaryDirectory(prefix='syno-nni-') as name:
-            folder = Path(name)
+        if example.dtype is torch.bfloat16:
+            raise MeasureError(f'{self.name} is measured on numbers of 32 bits here, got torch.bfloat16: pass model.float() and '
+                               'example.float()')
+        with _scratch() as folder:
             paths = [folder / f'{n}{self.suffix}' for n in range(len(models))]
             for path, model in zip(paths, models):
                 with torch.no_grad():
                     self.export(model, example, path)
-            np.save(folder / 'input.npy', example.numpy())
-            job = {'runtime': self.name, 'models': list(map(str, paths)), 'threads': threads, 'folder': name,
+            np.save(folder / 'input.npy', example.detach().cpu().numpy())
+            job = {'runtime': self.name, 'models': list(map(str, paths)), 'threads': threads, 'folder': str(folder),
                    'rounds': asdict(rounds)}
             done = subprocess.run([sys.executable, '-m', 'syno_nni.measure.worker'], input=json.dumps(job), text=True,
                                   capture_output=True, env={**os.environ, 'OMP_NUM_THREADS': str(threads)}, check=False)
             if done.returncode:
                 raise MeasureError(f'{self.name} cannot run the model: {done.stderr.strip()[-400:] or "no message"}')
             timings = json.loads(done.stdout.splitlines()[-1])
-            return Timed(timings, [np.load(folder / f'{n}.npy') for n in range(len(models))])
+            return Timed(timings, [_read(folder / f'{n}.npz') for n in range(len(models))])
 
 
-def _array(output: object) -> np.ndarray:
-    first = output[0] if isinstance(output, (tuple, list)) else output
-    return first.detach().float().numpy() if isinstance(first, Tensor) else np.zeros(0)
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for the models.
+
+    Raises:
+        MeasureError: it cannot be made, written in or read from.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix='syno-nni-') as name:
+            yield Path(name)
+    except OSError as error:
+        raise MeasureError(f'cannot measure by way of temporary files: {error}; make room there, or set TMPDIR to another '
+                           'folder') from error
+
+
+def _read(path: Path) -> list[np.ndarray]:
+    with np.load(path) as arrays:
+        return [arrays[name] for name in arrays.files]
+
+
+def _arrays(output: object) -> list[np.ndarray]:
+    return [as_array(t) for t in tensors(output)]
+
+
+def as_array(tensor: Tensor) -> np.ndarray:
+    """The numbers of a tensor; 16-bit ones in 32 bits, which numpy and runtimes have."""
+    value = tensor.detach().cpu()
+    return (value.float() if value.is_floating_point() and value.element_size() < 4 else value).numpy()

@@ -25,7 +25,7 @@ def main() -> int:
     session = importlib.import_module(f'syno_nni.measure.{job["runtime"]}_session')
     runs = session.load(job['models'], x, job['threads'])
     for n, run in enumerate(runs):
-        np.save(folder / f'{n}.npy', run())
+        np.savez(folder / f'{n}.npz', *run())
     print(json.dumps(take_turns(runs, **job['rounds'])))
     return 0
 

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a search by a KeyboardInterrupt, but never between two steps that belong together."""
+"""Signals that ask a search to stop end it by a KeyboardInterrupt, but never between two steps that belong together."""
 from __future__ import annotations
 
 import signal
@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_IF_DEFAULT = tuple(getattr(signal, name) for name in ('SIGHUP', 'SIGUSR1', 'SIGUSR2') if hasattr(signal, name))
+"""Batch systems announce the end of a job's time by one of these, a terminal that is closed by SIGHUP. Handled only where
+they would end the process: nohup has it ignore SIGHUP, and a program around may have handlers of its own."""
+
 _depth = 0
 _pending: int | None = None
 _interrupted = False
@@ -14,7 +18,7 @@ _interrupted = False
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """In the block SIGTERM does what SIGINT does. NNI's engines treat a KeyboardInterrupt as the user's wish, and any
+    """In the block SIGTERM and other requests to stop do what SIGINT does. NNI's engines treat a KeyboardInterrupt as the user's wish, and any
     other exception as a failure of the trial. Further signals are ignored: what follows is only being stopped, which
     is bounded in time. Outside the main thread nothing changes."""
     global _interrupted
@@ -22,7 +26,8 @@ def interruptible() -> Iterator[None]:
         yield
         return
     _interrupted = False
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM, *(n for n in _IF_DEFAULT if signal.getsignal(n) is signal.SIG_DFL)]
+    before = {number: signal.signal(number, _interrupt) for number in numbers}
     try:
         yield
     finally:

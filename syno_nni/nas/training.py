@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 import torchmetrics
 from nni.nas.evaluator.pytorch import DataLoader, Lightning, SupervisedLearningModule, Trainer
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
@@ -105,7 +106,9 @@ def fit(model: nn.Module, recipe: EvaluationConfig, train: Dataset, val: Dataset
         trainer = Trainer(
             max_epochs=recipe.epochs, accelerator='gpu' if recipe.device == 'cuda' else recipe.device, devices=1,
             gradient_clip_val=recipe.clip_gradient, num_sanity_val_steps=0, default_root_dir=scratch, logger=False,
-            enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False)
+            enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
+            # Told, not guessed: where it finds itself in a SLURM job it takes over the job's signals, and requeues the job.
+            plugins=[LightningEnvironment()])
         evaluator = Lightning(
             module, trainer,
             train_dataloaders=DataLoader(train, batch_size=batch_size, shuffle=True, generator=order),
