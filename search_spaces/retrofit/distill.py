@@ -6,8 +6,8 @@ Three losses are added, each where its weight is above 0:
 labels     cross entropy against the labels (batches of ``(input, label)``)
 logits     mean squared error between the outputs of both models, as in "Do Deep Nets Really Need to be Deep?" (Ba and
            Caruana, 2014): unlike a temperature it needs no tuning
-layers     mean over the slots (and their calls) of ``|student - teacher|^2 / |teacher|^2``, both on their own activations ("FitNets",
-           Romero et al., 2015, without its extra layer: a slot keeps the shape of the layer it replaces)
+layers     mean over the slots and their calls of ``|student - teacher|^2 / |teacher|^2``, both on their own activations
+           ("FitNets", Romero et al., 2015, without its extra layer: a slot keeps the shape of the layer it replaces)
 =========  ===========================================================================================================
 """
 from __future__ import annotations

@@ -109,8 +109,8 @@ class OwnProcess(Runtime):
 
     def time(self, models: Sequence[nn.Module], example: Tensor, *, threads: int, rounds: Rounds) -> Timed:
         if example.dtype is torch.bfloat16:
-            raise MeasureError(f'{self.name} is measured on numbers of 32 bits here, got torch.bfloat16: pass model.float() and '
-                               'example.float()')
+            raise MeasureError(f'{self.name} is measured on numbers of 32 bits here, got torch.bfloat16: pass model.float() '
+                               'and example.float()')
         with _scratch() as folder:
             paths = [folder / f'{n}{self.suffix}' for n in range(len(models))]
             for path, model in zip(paths, models):

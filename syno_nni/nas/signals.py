@@ -18,9 +18,9 @@ _interrupted = False
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """In the block SIGTERM and other requests to stop do what SIGINT does. NNI's engines treat a KeyboardInterrupt as the user's wish, and any
-    other exception as a failure of the trial. Further signals are ignored: what follows is only being stopped, which
-    is bounded in time. Outside the main thread nothing changes."""
+    """In the block SIGTERM and other requests to stop do what SIGINT does. NNI's engines treat a KeyboardInterrupt as the
+    user's wish, and any other exception as a failure of the trial. Further signals are ignored: what follows is only
+    being stopped, which is bounded in time. Outside the main thread nothing changes."""
     global _interrupted
     if not _in_main_thread():
         yield
