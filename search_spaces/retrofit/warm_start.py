@@ -203,8 +203,9 @@ def recalibrate_batch_norm(model: nn.Module, inputs: Iterable[Any]) -> None:
 
     Those that a model in training mode holds in evaluation mode are frozen, and stay as they are.
     """
+    mode = unwrapped(model).training
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
-             and m.training >= model.training]
+             and m.training >= mode]
     if not norms:
         return
     momenta = {m: m.momentum for m in norms}

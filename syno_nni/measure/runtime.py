@@ -115,7 +115,7 @@ class OwnProcess(Runtime):
             paths = [folder / f'{n}{self.suffix}' for n in range(len(models))]
             for path, model in zip(paths, models):
                 with torch.no_grad():
-                    self.export(model, example, path)
+                    self.export(_Flat(model), example, path)
             np.save(folder / 'input.npy', example.detach().cpu().numpy())
             job = {'runtime': self.name, 'models': list(map(str, paths)), 'threads': threads, 'folder': str(folder),
                    'rounds': asdict(rounds)}
@@ -125,6 +125,19 @@ class OwnProcess(Runtime):
                 raise MeasureError(f'{self.name} cannot run the model: {done.stderr.strip()[-400:] or "no message"}')
             timings = json.loads(done.stdout.splitlines()[-1])
             return Timed(timings, [_read(folder / f'{n}.npz') for n in range(len(models))])
+
+
+class _Flat(nn.Module):
+    """A model that returns a tensor or a tuple of tensors, which every exporter takes, whatever the one inside returns."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.train(model.training)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        output = self.model(x)
+        return output if isinstance(output, Tensor) else tuple(tensors(output))
 
 
 @contextmanager
