@@ -22,6 +22,7 @@ from torch import nn
 from syno_nni.errors import MeasureError
 from syno_nni.measure.runtime import Rounds, Runtime, Timed
 from syno_nni.measure.threads import torch_threads
+from syno_nni.nested import tensors
 from syno_nni.operator import classics
 from syno_nni.plan.layer import SynthesizedLayer
 
@@ -51,12 +52,34 @@ def outputs_are_those_of_torch(runtime: Runtime) -> None:
     """Ordinary and synthesized layers compute what they do in eager torch, in the order given."""
     models, x = _models(), torch.randn(1, 8, 8, 8)
     timed = _timed(runtime, models, x)
-    assert len(timed.outputs) == len(models), f'wanted {len(models)} outputs, got {len(timed.outputs)}'
+    assert len(timed.outputs) == len(models), f'wanted the outputs of {len(models)} models, got {len(timed.outputs)}'
     for model, got in zip(models, timed.outputs):
+        assert len(got) == 1, f'wanted a list of one array, got {len(got)}'
         want = model(x).detach().numpy()
-        assert got.shape == want.shape, f'wanted an output of shape {want.shape}, got {got.shape}'
-        error = float(np.abs(got - want).max())
+        assert got[0].shape == want.shape, f'wanted an output of shape {want.shape}, got {got[0].shape}'
+        error = float(np.abs(got[0] - want).max())
         assert error < 1e-4, f'outputs differ from torch by {error:.1e}'
+
+
+class _Several(nn.Module):
+    """A map and its channels' means, as detectors and segmentation models return things."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor | list[torch.Tensor]]:
+        x = self.layer(x)
+        return {'out': x, 'pooled': [x.mean((2, 3)), x.amax((2, 3))]}
+
+
+def all_outputs_come_back(runtime: Runtime) -> None:
+    """Every tensor that a model returns, in any order: what is left out nobody compares."""
+    models, x = [_Several(m).eval() for m in _models()], torch.randn(1, 8, 8, 8)
+    for model, got in zip(models, _timed(runtime, [*models], x).outputs):
+        for want in (t.detach().numpy() for t in tensors(model(x))):
+            errors = [float(np.abs(g - want).max()) for g in got if g.shape == want.shape]
+            assert errors and min(errors) < 1e-4, f'an output of shape {want.shape} did not come back, got {len(errors)} alike'
 
 
 def every_round_times_every_model(runtime: Runtime) -> None:
@@ -87,6 +110,6 @@ def a_model_that_cannot_run_is_refused(runtime: Runtime) -> None:
 
 
 RUNTIME_CHECKS: tuple[Callable[[Runtime], None], ...] = (
-    says_what_it_is, outputs_are_those_of_torch, every_round_times_every_model, models_stay_as_they_are,
+    says_what_it_is, outputs_are_those_of_torch, all_outputs_come_back, every_round_times_every_model, models_stay_as_they_are,
     a_model_that_cannot_run_is_refused)
 """All checks; each takes a runtime."""

@@ -42,16 +42,7 @@ def models() -> list[nn.Module]:
 def test_what_every_runtime_keeps_to(runtime: str, check: Callable[[Runtime], None]) -> None:
     if missing(runtime):
         pytest.skip(missing(runtime))
-<<<<<<< HEAD
     check(runtime_of(runtime))
-=======
-    x = torch.randn(1, 3, 8, 8)
-    timed = time_in(runtime, models(), x, threads=1, rounds=ROUNDS)
-    assert [len(t) for t in timed.timings_ms] == [3, 3]
-    assert min(min(t) for t in timed.timings_ms) > 0
-    for model, got in zip(models(), timed.outputs, strict=True):
-        assert np.allclose(got[0], model(x).detach().numpy(), atol=1e-5)
->>>>>>> 8d641d0 (Losses and checks see all that a model returns; frozen parts stay frozen; warm start inside any context and of any inputs; interrupts of batch systems)
 
 
 @pytest.mark.slow
