@@ -23,16 +23,23 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def training(*models: nn.Module) -> Iterator[None]:
-    """``models`` in training mode, frozen parts excepted; afterwards each module in the mode that it had.
+    """``models`` in training mode, as their ``train()`` has it; afterwards each module in the mode that it had."""
+    with keep_modes(*models):
+        for model in models:
+            model.train()
+        yield
+
+
+@contextmanager
+def fine_tuning(model: nn.Module) -> Iterator[None]:
+    """``model`` in training mode, frozen parts excepted; afterwards each module in the mode that it had.
 
     A model that is in training mode is so as it is: what it holds in evaluation mode was frozen on purpose. One in
     evaluation mode gets its own ``train()``, but for normalisations whose parameters are all frozen: their statistics
     stay too.
     """
-    with keep_modes(*models):
-        for model in models:
-            if model.training:
-                continue
+    with keep_modes(model):
+        if not model.training:
             model.train()
             for module in model.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm) and is_frozen(module):

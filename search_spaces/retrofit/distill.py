@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from syno_nni.errors import SlotError
-from syno_nni.modes import evaluating, training, with_gradients
+from syno_nni.modes import evaluating, fine_tuning, with_gradients
 from syno_nni.search_spaces.trace import eagerly, unwrapped
 
 from .batches import call, labels_of
@@ -75,7 +75,7 @@ def distill(original: nn.Module, result: nn.Module, batches: Iterable[Any], *, s
     optimizer = torch.optim.SGD(result.parameters(), learning_rate, momentum, weight_decay=weight_decay, nesterov=momentum > 0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     history = []
-    with (evaluating(original), training(student), _outputs_of(teacher, names) as wanted,
+    with (evaluating(original), fine_tuning(student), _outputs_of(teacher, names) as wanted,
           _outputs_of(student, names) as got):
         for batch in itertools.islice(_forever(batches), steps):
             wanted.clear()
