@@ -20,10 +20,24 @@ def test_show_prints_formula_shapes_macs_and_params(capsys: pytest.CaptureFixtur
     assert main(['show', str(op), '--sizes', 'C_in=16,C_out=32,H=8']) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == str(op)
-    facts = dict(line.split(maxsplit=1) for line in lines[2:])
+    facts = dict(line.split(maxsplit=1) for line in lines[2:lines.index('', 2)])
     assert facts == {'id': op.id, 'sizes': 'N=1 C_in=16 C_out=32 H=8 k_1=3', 'input': '1 x 16 x 8 x 8',
                      'output': '1 x 32 x 8 x 8', 'w1': '32 x 16 x 3 x 3', 'MACs': '295k (294912)',
                      'params': '4.61k (4608)'}
+
+
+def test_show_draws_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['show', 'dilated_conv2d', '--sizes', 'C_in=4,C_out=8,H=16']) == 0
+    text = capsys.readouterr().out
+    assert 'i: k_1     ○    ●    ·    summed' in text
+    assert 'one output reads 9 (scattered over 5 x 5) of 16 x 16 positions, 4 of 4 channels at each' in text
+    assert '· · █ · ◆ · █ · ·' in text
+
+
+def test_show_as_json_draws_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['show', 'linear', '--json', '--graph', str(tmp_path / 'g.svg')]) == 0
+    assert json.loads(capsys.readouterr().out)['graph'] == str(tmp_path / 'g.svg')
+    assert (tmp_path / 'g.svg').read_text().startswith('<svg')
 
 
 def test_show_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,7 +47,7 @@ def test_show_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts['params'] == 64 * 64
 
 
-@pytest.mark.parametrize('suffix', ['txt', 'dot'])
+@pytest.mark.parametrize('suffix', ['txt', 'dot', 'svg'])
 def test_show_draws(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / f'graph.{suffix}'
     assert main(['show', 'depthwise_separable', '--graph', str(path)]) == 0
