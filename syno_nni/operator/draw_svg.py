@@ -370,7 +370,7 @@ def field_panel(seen: ReceptiveField, *, heading: bool = True) -> Panel:
         body.append(f'<rect class="sy-sumring sy-s1" fill="none" stroke-width="2" x="{center[1] * cell:.1f}" '
                     f'y="{start + center[0] * cell:.1f}" width="{cell:.1f}" height="{cell:.1f}"/>')
     y = start + rows * cell + 16
-    lines = _wrapped(seen.words() + ('; framed: the output\'s own position' if center is not None else ''), 46)
+    lines = _wrapped(seen.words() + ("; framed: the output's own position" if center is not None else ''), 46)
     if part.shape != seen.grid.shape:
         lines.append(f'(a part of the map, from row {top}, column {left})')
     body += [_text(0, y + 13 * n, line, 9.5, 'sy-soft') for n, line in enumerate(lines)]

@@ -43,7 +43,7 @@ def to_text_drawing(op: Graph, sizes: Binding) -> str:
              'Which tensor has which index (● a dimension of its own, ○ part of one)', touches(op).to_text()]
     seen = receptive_field(op, sizes)
     if seen is not None:
-        own = '' if seen.center is None else ' (◆ or ◇: the output\'s own position)'
+        own = '' if seen.center is None else " (◆ or ◇: the output's own position)"
         parts += ['', f'Receptive field: {seen.words()}{own}', seen.to_text()]
     return '\n'.join(parts)
 
