@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from syno_nni.run.directory import load_run
@@ -16,14 +17,20 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
                                  description='Make the report of a run (report.html, report.txt, plots) from its '
                                  'journal, also while the run goes on.')
     parser.add_argument('run_dir', type=Path, metavar='RUN_DIR')
+    parser.add_argument('--json', action='store_true', help='print the whole result as JSON, and write no files')
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from syno_nni.run.report import text_report, write_report
+    from syno_nni.run.report import report_data, text_report, write_report
     state = load_run(args.run_dir)
-    paths = write_report(state, args.run_dir)
+    from syno_nni.search.model_facts import model_facts
+    facts = model_facts(state)
+    if args.json:
+        say(json.dumps(report_data(state, args.run_dir, facts), indent=2))
+        return 0
+    paths = write_report(state, args.run_dir, facts)
     say(text_report(state, args.run_dir))
     say(f'Written: {", ".join(path.name for path in paths)}')
     return 0

@@ -35,5 +35,6 @@ def carry_out(config: SearchConfig, run_dir: Path, *, resume: bool) -> int:
 
 
 def _report(state: RunState, run_dir: Path) -> None:
-    write_report(state, run_dir)
+    from syno_nni.search.model_facts import model_facts
+    write_report(state, run_dir, model_facts(state))
     say(f'\n{text_report(state, run_dir)}')

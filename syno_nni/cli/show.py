@@ -9,14 +9,11 @@ from typing import Any
 
 from syno_nni.errors import GraphError, SizeError
 from syno_nni.operator import Operator
+from syno_nni.operator.example_sizes import EXAMPLE_SIZES
 from syno_nni.text import quantity
 
 from .arguments import SubParsers, binding
 from .terminal import say
-
-EXAMPLE_SIZES = {'N': 1, 'C_in': 64, 'C_out': 64, 'C': 64, 'H': 56, 'W': 56, 'L': 56, 'T': 196, 'k_1': 3, 'k_2': 7,
-                 's': 2, 'g': 32}
-"""Sizes for whatever ``--sizes`` leaves open: a 3x3 layer of ResNet-18's first stage."""
 
 
 def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
@@ -53,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(operator: Operator, sizes: Mapping[str, int], source: str = '') -> dict[str, Any]:
-    """What there is to know about an operator at ``sizes``, filled up from :data:`EXAMPLE_SIZES`, as plain data.
+    """What there is to know about an operator at ``sizes``, filled up from the example sizes, as plain data.
 
     Raises:
         SizeError: ``sizes`` has a variable that the operator lacks, or the operator has no shape at these sizes.

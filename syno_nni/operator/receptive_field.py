@@ -20,7 +20,7 @@ MAX_ELEMENTS = 1 << 26
 """Elements of the input that are looked at."""
 LARGEST = 17
 """A grid that is drawn has at most so many rows and columns, where cropping to what is read allows it."""
-_MAP_VARIABLES = frozenset('HWLT')
+MAP_VARIABLES = frozenset('HWLT')
 _MARKS = '·░▒▓█'
 
 
@@ -138,7 +138,7 @@ def receptive_field(op: Graph, sizes: Binding) -> ReceptiveField | None:
 
 
 def _map_axes(op: Graph) -> tuple[int, ...]:
-    found = [n for n, c in enumerate(op.inputs) if any(c.size.exponent(v) > 0 for v in _MAP_VARIABLES & c.size.variables)
+    found = [n for n, c in enumerate(op.inputs) if any(c.size.exponent(v) > 0 for v in MAP_VARIABLES & c.size.variables)
              and not any(v.startswith('C') for v in c.size.variables)]
     return tuple(found[-2:]) if found else tuple(range(len(op.inputs)))[-1:]
 
@@ -175,7 +175,7 @@ def small_sizes(op: Graph, largest: int = 1 << 23) -> dict[str, int] | None:
 
 def _tries(op: Graph) -> Iter[dict[str, int]]:
     fixed = {'N': 1, 'k_1': 3, 'k_2': 7, 's': 2}
-    maps = _MAP_VARIABLES & op.variables
+    maps = MAP_VARIABLES & op.variables
     channels = [v for v in op.variables if v.startswith('C')]
     others = [v for v in op.variables if v not in fixed and v not in maps and v not in channels and v != 'g']
     for width, share, side, other in product((8, 16, 32, 64), (2, 4, 1, 8), (20, 16, 28, 24, 32, 48, 64), (4, 2, 8)):
