@@ -4,11 +4,16 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from syno_nni.run.directory import load_run
 
 from .arguments import SubParsers
 from .terminal import say
+
+if TYPE_CHECKING:
+    from syno_nni.run.report import ModelFacts
+    from syno_nni.run.state import RunState
 
 
 def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
@@ -21,12 +26,21 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run)
 
 
+def facts_of(state: RunState) -> ModelFacts:
+    """What can be told of the run's model on this machine; a report does without where timm or torch is not installed."""
+    from syno_nni.run.report import ModelFacts
+    try:
+        from syno_nni.search.model_facts import model_facts
+    except ImportError as error:
+        return ModelFacts(note=f'The layers of the model are not listed: {error}')
+    return model_facts(state)
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from syno_nni.run.report import report_data, text_report, write_report
     state = load_run(args.run_dir)
-    from syno_nni.search.model_facts import model_facts
-    facts = model_facts(state)
+    facts = facts_of(state)
     if args.json:
         say(json.dumps(report_data(state, args.run_dir, facts), indent=2))
         return 0

@@ -9,7 +9,7 @@ from syno_nni.run.report import text_report, write_report
 from syno_nni.run.state import RunState
 
 from .progress import Progress
-from .terminal import complain, say
+from .report import facts_of
 
 
 def carry_out(config: SearchConfig, run_dir: Path, *, resume: bool) -> int:
@@ -35,6 +35,5 @@ def carry_out(config: SearchConfig, run_dir: Path, *, resume: bool) -> int:
 
 
 def _report(state: RunState, run_dir: Path) -> None:
-    from syno_nni.search.model_facts import model_facts
-    write_report(state, run_dir, model_facts(state))
+    write_report(state, run_dir, facts_of(state))
     say(f'\n{text_report(state, run_dir)}')

@@ -25,8 +25,8 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
     parser.add_argument('operator', metavar='FORMULA|ID|NAME')
     parser.add_argument('--sizes', type=binding, default={}, metavar='C_in=64,H=56,...',
                         help='sizes of the variables (default: those of a ResNet-18 layer)')
-    parser.add_argument('--graph', type=Path, metavar='FILE', help='draw it into a .svg, .png, .pdf, .dot or .txt file instead of on the terminal (.png and .pdf: '
-                        'with Graphviz)')
+    parser.add_argument('--graph', type=Path, metavar='FILE', help='draw it into a .svg, .txt or .dot file, or with Graphviz a '
+                        '.png or .pdf file, instead of on the terminal')
     parser.add_argument('--run-dir', type=Path, metavar='DIR', help='where to look an id up (default: all in runs/)')
     parser.add_argument('--json', action='store_true', help='print it as JSON')
     parser.set_defaults(run=run)

@@ -194,7 +194,7 @@ class _GraphLayout:
 
     def _rows(self) -> dict[int, list[_Item]]:
         rows: dict[int, list[_Item]] = {}
-        for items in ([item for item in self.items.values()], [b for path, _, _ in self.paths for b in path[1:-1]]):
+        for items in (self.items.values(), [b for path, _, _ in self.paths for b in path[1:-1]]):
             for item in items:
                 rows.setdefault(item.row, []).append(item)
         return rows
@@ -340,8 +340,8 @@ def touches_panel(op: Graph) -> Panel:
         body.append(_text(0, y, f'{name} : {size}', 11, 'sy-ink' if role == 'output' else 'sy-sumtext'))
         for n, mark in enumerate(marks):
             x = label + n * step + step / 2
-            hue = _hue(n) if n < len(marks) - 1 else None
-            fill, stroke = ('sy-out', 'sy-outline') if hue is None else (f'sy-f{hue}', f'sy-s{hue}')
+            last = n == len(marks) - 1
+            fill, stroke = ('sy-out', 'sy-outline') if last else (f'sy-f{_hue(n)}', f'sy-s{_hue(n)}')
             if mark:
                 shape = f'class="{fill}"' if mark == DIRECT else f'class="sy-cell {stroke}" stroke-width="1.6"'
                 body.append(f'<circle {shape} cx="{x:.1f}" cy="{y - 4:.1f}" r="5"/>')

@@ -39,12 +39,14 @@ def model_facts(state: RunState) -> ModelFacts:
 
 def _slots(config: SearchConfig) -> list[SlotFacts]:
     data = config.data
+    if config.model.name.startswith(('hf-hub:', 'hf_hub:')):
+        raise SynoError(f'{config.model.name} would have to be fetched')
     # No weights are fetched for a report.
     model = create_backbone(config.model.name, **{**config.model.kwargs, 'pretrained': False}, in_chans=data.channels)
     selected = Selection.of_search(config).of(model, (1, data.channels, data.image_size, data.image_size))
     label = {slot.name: name for name, members in selected.groups.items() for slot in members}
-    return [SlotFacts(slot.name, label[slot.name], slot.kind, _layer(slot.module_type, slot.kernel, slot.stride), dict(slot.sizes),
-                      slot.macs, slot.params) for slot in selected.slots]
+    return [SlotFacts(slot.name, label[slot.name], slot.kind, _layer(slot.module_type, slot.kernel, slot.stride),
+                      dict(slot.sizes), slot.macs, slot.params) for slot in selected.slots]
 
 
 def _layer(kind: str, kernel: tuple[int, ...], stride: tuple[int, ...]) -> str:

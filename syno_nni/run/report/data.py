@@ -9,11 +9,12 @@ from typing import Any
 from syno_nni.run.plots import latency_conditions
 from syno_nni.run.stage_costs import StageCost, rejected_by, stage_costs, unmeasured_costs
 from syno_nni.run.state import RunState, Trial
+
 from .model_facts import ModelFacts
 
 MOST_SHOWN = 8
 """Operators that get a section of their own."""
-_METRICS = ('latency_ms', 'speedup', 'speedup_low', 'speedup_high', 'macs', 'params')
+_METRICS = ('latency_ms', 'speedup', 'speedup_sure', 'speedup_low', 'speedup_high', 'macs', 'params')
 
 
 def report_data(state: RunState, run_dir: Path | None = None, facts: ModelFacts | None = None) -> dict[str, Any]:

@@ -26,13 +26,13 @@ def trade_off(state: RunState) -> Figure | None:
     front = [c for c in state.front if c in points]
     best = state.best if state.best in points else None
     others = [c for c in points if c not in front and c is not best]
-    traces = [_points('operator', 'operator', others, state)] if others else []
+    traces: list[dict[str, Any]] = [_points('operator', 'operator', others, state)] if others else []
     if front:
         line = _points('front', 'best trade-offs (front)', front, state)
         traces.append({**line, 'mode': 'lines+markers', 'line': {'shape': 'hv'}, **_errors(front, state)})
     if best is not None:
         traces.append({**_points('winner', 'winner', [best], state), **_errors([best], state)})
-    shapes = []
+    shapes: list[dict[str, Any]] = []
     original = state.baseline
     if original is not None and (at := _place(original, state)) is not None:
         traces.append({**_points('original', 'original model', [original], state)})
@@ -51,7 +51,7 @@ def convergence(state: RunState) -> Figure | None:
     if not scored:
         return None
     sampled = random_part(state)
-    traces = []
+    traces: list[dict[str, Any]] = []
     for role, name, chosen in (('operator', 'operator, proposed by the strategy', False), ('random', 'operator, random', True)):
         part = [(n, c, s) for n, c, s in scored if (c.id in sampled) == chosen]
         if part:
@@ -89,8 +89,8 @@ def time_spent(state: RunState) -> Figure | None:
     if not costs:
         return None
     total = sum(c.total_s for c in costs)
-    return {'traces': [{'role': 'bars', 'name': 'seconds', 'x': [round(c.total_s, 2) for c in costs], 'y': [c.name for c in costs],
-                        'beside': [c.name in ('overhead', 'failed') for c in costs],
+    return {'traces': [{'role': 'bars', 'name': 'seconds', 'x': [round(c.total_s, 2) for c in costs],
+                        'y': [c.name for c in costs], 'beside': [c.name in ('overhead', 'failed') for c in costs],
                         'label': [f'{duration(c.total_s)} ({c.total_s / total:.0%})' for c in costs]}],
             'lines': [], 'x': 'seconds in all', 'y': '', 'legend': False}
 

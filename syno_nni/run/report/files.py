@@ -5,9 +5,9 @@ from pathlib import Path
 
 from syno_nni.atomic import write_whole
 from syno_nni.errors import JournalError
-
 from syno_nni.run.plots import convergence_png, pareto_png
 from syno_nni.run.state import RunState
+
 from .model_facts import ModelFacts
 from .page import html_report
 from .text import text_report

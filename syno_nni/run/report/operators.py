@@ -137,6 +137,5 @@ def _png(values: np.ndarray) -> str:
     from matplotlib.image import imsave
     low, high = float(values.min()), float(values.max())
     buffer = io.BytesIO()
-    imsave(buffer, (values - low) / (high - low or 1.0), cmap='gray', vmin=0.0, vmax=1.0, format='png',
-           metadata={'Software': None})
+    imsave(buffer, (values - low) / (high - low or 1.0), cmap='gray', vmin=0.0, vmax=1.0, format='png')
     return base64.b64encode(buffer.getvalue()).decode()

@@ -15,6 +15,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from syno_nni.errors import ConfigError, SynoError
+from syno_nni.operator import Operator
 from syno_nni.operator.draw_svg import STYLE
 from syno_nni.operator.draw_text import LEGEND
 from syno_nni.run.config import SearchConfig
@@ -147,8 +149,6 @@ def _slot_rows(state: RunState, facts: ModelFacts) -> list[dict[str, Any]]:
 
 
 def _macs_at(formula: str, sizes: Any) -> int | None:
-    from syno_nni.errors import SynoError
-    from syno_nni.operator import Operator
     try:
         op = Operator.parse(formula)
         return op.macs({v: sizes[v] for v in op.variables})
@@ -186,7 +186,10 @@ def _conditions(state: RunState, run_dir: Path | None) -> Iterator[tuple[str, st
 
 
 def _config_yaml(state: RunState) -> str:
-    return SearchConfig.from_dict(state.config).to_yaml()
+    try:
+        return SearchConfig.from_dict(state.config).to_yaml()
+    except ConfigError:  # of a version with other options
+        return json.dumps(state.config, indent=2)
 
 
 def _wall(state: RunState) -> str:

@@ -56,10 +56,13 @@
   };
 
   const open = id => {
-    const section = document.getElementById('op-' + id);
-    if (!section) return;
-    section.open = true;
-    section.scrollIntoView({behavior: 'smooth', block: 'start'});
+    // A section of its own, or else a row of a table.
+    const place = document.getElementById('op-' + id) || document.getElementById('row-' + id);
+    if (!place) return;
+    for (let around = place; around; around = around.parentElement) if (around.tagName === 'DETAILS') around.open = true;
+    place.scrollIntoView({behavior: 'smooth', block: 'start'});
+    place.classList.add('found');
+    setTimeout(() => place.classList.remove('found'), 2500);
   };
 
   const draw = () => {

@@ -35,7 +35,8 @@ def verdict(state: RunState) -> Verdict:
         counted = len(state.failed)
         told = f' ({counted} rejected or failed; see below why)' if counted else ''
         return Verdict(f'No operator was evaluated to the end yet{told}.', 'none', ())
-    headline = f'Operator {best.id} makes {model} {_faster(best)}{_loss(best, original)}.'
+    machine = state.environment.get('cpu') or 'the machine of the search'
+    headline = f'Operator {best.id} makes {model} {_faster(best)} on {machine}{_loss(best, original)}.'
     keep = original is not None and _score(original) is not None and (_score(best) or -math.inf) < (_score(original) or 0.0)
     reasons = [*_speed(best), *_accuracy(best, original, state), _where(state)]
     if keep:
@@ -71,7 +72,11 @@ def _faster(best: Trial) -> str:
         return 'another model, whose speed was not compared,'
     if abs(speedup - 1) < _SAME:
         return 'neither faster nor slower'
-    return f'{speedup:.2f}x as fast' if speedup > 1 else f'slower ({speedup:.2f}x)'
+    low, high = number(best.metrics.get('speedup_low')), number(best.metrics.get('speedup_high'))
+    sure = [f'{low:.2f}x to {high:.2f}x'] if low is not None and high is not None else []
+    sure += ['a noisy measurement'] if noisy(best) else []
+    told = f'{speedup:.2f}x as fast' if speedup > 1 else f'slower, {speedup:.2f}x as fast'
+    return f'{told} ({", ".join(sure)})' if sure else told
 
 
 def _loss(best: Trial, original: Trial | None) -> str:
@@ -88,15 +93,19 @@ def _loss(best: Trial, original: Trial | None) -> str:
 
 
 def _speed(best: Trial) -> list[str]:
-    low, high = number(best.metrics.get('speedup_low')), number(best.metrics.get('speedup_high'))
+    low, high, sure = (number(best.metrics.get(f'speedup_{name}')) for name in ('low', 'high', 'sure'))
     said = []
     if low is not None and high is not None:
-        said.append(f'In the middle half of the timed rounds it was between {low:.2f}x and {high:.2f}x'
-                    + ('.' if low > 1 else ', so it may be no faster at all.'))
+        said.append(f'{low:.2f}x to {high:.2f}x is the middle half of the timed rounds'
+                    + (f'; {sure:.2f}x, the lower end of the 95 % interval of their median, is what the search went by.'
+                       if sure is not None else '.'))
+    least = sure if sure is not None else low
+    if least is not None and least <= 1:
+        said.append('It may be no faster at all.')
     if noisy(best):
-        said.append('That measurement is noisy: something else kept the machine busy. Measure again before relying on it.')
+        said.append('Something else kept the machine busy during the measurement: measure again before relying on it.')
     elif noisy(best) is False:
-        said.append('The machine was quiet during that measurement.')
+        said.append('The machine was quiet during the measurement.')
     return said
 
 
@@ -116,6 +125,6 @@ def _accuracy(best: Trial, original: Trial | None, state: RunState) -> list[str]
 def _where(state: RunState) -> str:
     original, best = state.baseline, state.best
     before, after = (latency(t, state) if t is not None else None for t in (original, best))
-    told = f'Latency {before:.2f} ms before, {after:.2f} ms after: ' if before is not None and after is not None else 'Latency: '
+    told = 'Latency: ' if before is None or after is None else f'Latency {before:.2f} ms before, {after:.2f} ms after: '
     machine = state.environment.get('cpu') or 'the machine of the search'
     return f'{told}{latency_conditions(state)}, on {machine}, in turns with the original model.'
