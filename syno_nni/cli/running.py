@@ -10,6 +10,7 @@ from syno_nni.run.state import RunState
 
 from .progress import Progress
 from .report import facts_of
+from .terminal import complain, say
 
 
 def carry_out(config: SearchConfig, run_dir: Path, *, resume: bool) -> int:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from syno_nni.run.plots import latency_conditions
+from syno_nni.run.plots import latency_conditions, section
 from syno_nni.run.stage_costs import StageCost, rejected_by, stage_costs, unmeasured_costs
 from syno_nni.run.state import RunState, Trial
+from syno_nni.text import cell
 
 from .model_facts import ModelFacts
 
@@ -32,7 +33,7 @@ def report_data(state: RunState, run_dir: Path | None = None, facts: ModelFacts 
     return {
         'run': None if run_dir is None else str(run_dir),
         'experiment': state.config.get('experimentName'),
-        'model': _section(state, 'model').get('name'),
+        'model': section(state, 'model').get('name'),
         'original': None if state.baseline is None else candidate_data(state.baseline, state),
         'winner': winner,
         'front': [candidate_data(c, state) for c in state.front],
@@ -41,9 +42,9 @@ def report_data(state: RunState, run_dir: Path | None = None, facts: ModelFacts 
         'seconds': None if state.started_at is None else round(max((state.updated_at or 0) - state.started_at, 0), 3),
         'ended': None if state.ended is None else state.ended.reason,
         'latency_conditions': latency_conditions(state),
-        'environment': state.environment,
-        'seeds': seeds(state),
-        'config': state.config,
+        'environment': _finite(state.environment),
+        'seeds': _finite(seeds(state)),
+        'config': _finite(state.config),
     }
 
 
@@ -68,10 +69,15 @@ def outcome_counts(state: RunState) -> dict[str, int]:
     return counts | ({'in flight': waiting} if waiting else {})
 
 
+def shown_id(trial: Trial) -> str:
+    """The id on a page; a journal may hold anything in its place."""
+    return cell(trial.id, 40)
+
+
 def ending(trial: Trial) -> str:
     """How an operator without a result ended, in a word or two."""
     stage = rejected_by(trial)
-    return f'rejected by {stage}' if stage else str(trial.error.kind) if trial.error else 'exception'
+    return f'rejected by {cell(stage, 40)}' if stage else str(trial.error.kind) if trial.error else 'exception'
 
 
 def all_costs(state: RunState) -> list[StageCost]:
@@ -103,8 +109,7 @@ def slot_mapping(trial: Trial, facts: ModelFacts) -> dict[str, str] | None:
 
 def seeds(state: RunState) -> dict[str, Any]:
     """The seeds of the configuration by section; all randomness of a run follows from them."""
-    return {name: _section(state, name)['seed'] for name in ('strategy', 'data', 'evaluation')
-            if 'seed' in _section(state, name)}
+    return {name: section(state, name)['seed'] for name in ('strategy', 'data', 'evaluation') if 'seed' in section(state, name)}
 
 
 def number(value: Any) -> float | None:
@@ -133,6 +138,15 @@ def latency(trial: Trial, state: RunState) -> float | None:
         return number(trial.metrics['latency_ms'])
 
 
+def _finite(data: Any) -> Any:
+    """JSON data with None for the NaN and infinity that Python's reader takes."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
 def _folder(run_dir: Path | None, best: Trial) -> str | None:
     """A retrofitted model of the winner inside the run directory, as ``syno-nni retrofit --out`` writes one."""
     import json
@@ -145,8 +159,3 @@ def _folder(run_dir: Path | None, best: Trial) -> str | None:
         if best.id in (found.get('candidate'), *(v.get('candidate') for v in found.values() if isinstance(v, Mapping))):
             return str(path.parent)
     return None
-
-
-def _section(state: RunState, name: str) -> Mapping[str, Any]:
-    value = state.config.get(name)
-    return value if isinstance(value, Mapping) else {}

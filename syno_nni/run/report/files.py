@@ -27,8 +27,8 @@ def write_report(state: RunState, run_dir: Path, facts: ModelFacts | None = None
         JournalError: the directory is not writable.
     """
     pareto, convergence = pareto_png(state), convergence_png(state)
-    contents = (text_report(state, run_dir).encode() + b'\n',
-                html_report(state, run_dir, facts, (pareto, convergence)).encode(), pareto, convergence)
+    page = html_report(state, pareto, convergence, run_dir=run_dir, facts=facts).encode(errors='backslashreplace')
+    contents = (text_report(state, run_dir).encode() + b'\n', page, pareto, convergence)
     paths = [run_dir / name for name in REPORT_FILES]
     for path, content in zip(paths, contents, strict=True):
         try:

@@ -5,6 +5,7 @@ import base64
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from syno_nni.operator import Operator
 from syno_nni.operator.draw_svg import field_panel, graph_panel, svg, touches_panel
 from syno_nni.operator.example_sizes import example_sizes
 from syno_nni.operator.receptive_field import MAP_VARIABLES, receptive_field, small_sizes
+from syno_nni.text import cell
 
 from .model_facts import ModelFacts, PlanFacts, SlotFacts
 
@@ -57,7 +59,7 @@ def operator_view(formula: str, labels: list[str], facts: ModelFacts) -> Operato
     try:
         return _view(Operator.parse(formula), formula, slot, len(slots), facts)
     except SynoError as error:
-        return OperatorView(formula, '', problem=str(error))
+        return OperatorView(cell(formula, 5000), '', problem=cell(error, 500))
 
 
 def _view(op: Operator, formula: str, slot: SlotFacts | None, count: int, facts: ModelFacts) -> OperatorView:
@@ -79,6 +81,7 @@ def _view(op: Operator, formula: str, slot: SlotFacts | None, count: int, facts:
         slot.macs if slot else None, slot.params if slot else None)
 
 
+@lru_cache(maxsize=64)
 def samples(op: Operator) -> tuple[Sample, ...]:
     """What the operator does to an impulse and to a drawing, by its definition at small sizes; none for operators without
     a map of two dimensions, or that would take long.

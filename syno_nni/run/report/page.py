@@ -20,43 +20,60 @@ from syno_nni.operator import Operator
 from syno_nni.operator.draw_svg import STYLE
 from syno_nni.operator.draw_text import LEGEND
 from syno_nni.run.config import SearchConfig
-from syno_nni.run.plots import convergence_png, latency_conditions, pareto_png
+from syno_nni.run.plots import convergence_png, latency_conditions, pareto_png, section
 from syno_nni.run.stage_costs import rank_correlations
 from syno_nni.run.state import RunState, Trial
-from syno_nni.text import duration, quantity
+from syno_nni.run.yaml_file import dump_yaml
+from syno_nni.text import cell, duration, quantity, visible
 
 from . import figures
-from .data import all_costs, ending, formulas, latency, noisy, number, outcome_counts, seeds, slot_mapping, top_operators
+from .data import (
+    all_costs,
+    ending,
+    formulas,
+    latency,
+    noisy,
+    number,
+    outcome_counts,
+    seeds,
+    shown_id,
+    slot_mapping,
+    top_operators,
+)
 from .model_facts import ModelFacts
 from .operators import operator_view
 from .verdict import verdict
 
+_LONGEST = 5000
+# Characters of a formula.
 
-def html_report(state: RunState, run_dir: Path | None = None, facts: ModelFacts | None = None,
-                plots: tuple[bytes, bytes] | None = None) -> str:
+
+def html_report(state: RunState, pareto: bytes | None = None, convergence: bytes | None = None, *,
+                run_dir: Path | None = None, facts: ModelFacts | None = None) -> str:
     """One self-contained page.
 
     Args:
         state: of the run.
+        pareto, convergence: the PNGs of :func:`~syno_nni.run.plots.pareto_png` and
+            :func:`~syno_nni.run.plots.convergence_png` for readers without scripts; drawn when not given.
         run_dir: its directory, for the commands that the page offers.
         facts: what is known of the model beyond the journal.
-        plots: the PNGs of :func:`~syno_nni.run.plots.pareto_png` and :func:`~syno_nni.run.plots.convergence_png` for readers
-            without scripts; drawn when not given.
     """
     facts = facts or ModelFacts()
-    plots = plots or (pareto_png(state), convergence_png(state))
+    plots = [pareto_png(state) if pareto is None else pareto, convergence_png(state) if convergence is None else convergence]
     charts = {'trade-off': figures.trade_off(state), 'convergence': figures.convergence(state),
               'time': figures.time_spent(state)}
     scripts = [_plotly(), _own('report.js')]
     shown = top_operators(state)
+    marks = _Marks(state, shown)
     return _template().render(
-        title=f'{state.config.get("experimentName", "search")}: operators found', policy=_policy(scripts), scripts=scripts,
-        style=_own('report.css') + STYLE, verdict=verdict(state), searched=_searched(state),
+        title=f'{cell(state.config.get("experimentName", "search"))}: operators found', policy=_policy(scripts),
+        scripts=scripts, style=_own('report.css') + STYLE, verdict=verdict(state), searched=_searched(state),
         cards=_cards(state), command=_command(run_dir, state.best), charts={k: v for k, v in charts.items() if v},
         figures=_embedded({k: v for k, v in charts.items() if v}), costs=all_costs(state), correlations=_correlations(state),
         wall=_wall(state), slots=_slot_rows(state, facts), facts=facts, legend=LEGEND,
-        operators=[_operator(trial, state, facts, run_dir) for trial in shown],
-        rows=[_row(trial, state, shown) for trial in _ranked(state)], lost=_lost(state), counts=outcome_counts(state),
+        operators=[_operator(trial, state, marks, facts, run_dir) for trial in shown],
+        rows=[_row(trial, state, marks) for trial in _ranked(state)], lost=_lost(state), counts=outcome_counts(state),
         conditions=list(_conditions(state, run_dir)), config=_config_yaml(state),
         pictures=[base64.b64encode(png).decode() for png in plots])
 
@@ -66,15 +83,15 @@ def html_report(state: RunState, run_dir: Path | None = None, facts: ModelFacts 
 
 def _searched(state: RunState) -> str:
     """What was searched, in one sentence."""
-    model, data, slots = (_section(state, name) for name in ('model', 'data', 'slots'))
+    model, data, slots = (section(state, name) for name in ('model', 'data', 'slots'))
     kinds = slots.get('kinds')
-    layers = f'the {", ".join(map(str, kinds))} layers' if isinstance(kinds, list) and kinds else 'layers'
-    size = f' at {data["imageSize"]} pixels' if data.get('imageSize') else ''
-    on = f' for {data["name"]}{size}' if data.get('name') else ''
+    layers = f'the {cell(", ".join(map(str, kinds)))} layers' if isinstance(kinds, list) and kinds else 'layers'
+    size = f' at {cell(data["imageSize"])} pixels' if data.get('imageSize') else ''
+    on = f' for {cell(data["name"])}{size}' if data.get('name') else ''
     count = len(state.succeeded) + len(state.failed)
-    strategy = _section(state, 'strategy').get('name')
-    by = f' by {strategy}' if strategy else ''
-    return (f'A search{by} for faster operators in the place of {layers} of {model.get("name") or "a model"}{on}: '
+    strategy = section(state, 'strategy').get('name')
+    by = f' by {cell(strategy)}' if strategy else ''
+    return (f'A search{by} for faster operators in the place of {layers} of {cell(model.get("name") or "a model")}{on}: '
             f'{count} candidates, {len(state.succeeded)} of them trained and measured to the end, in {_wall(state)}.')
 
 
@@ -96,25 +113,34 @@ def _command(run_dir: Path | None, trial: Trial | None) -> str:
     if trial is None:
         return ''
     where = shlex.quote(str(run_dir)) if run_dir is not None else 'RUN_DIR'
-    return f'syno-nni retrofit --from-run {where} --candidate {shlex.quote(trial.id)}'
+    return visible(f'syno-nni retrofit --from-run {where} --candidate {shlex.quote(shown_id(trial))}')
 
 
-def _operator(trial: Trial, state: RunState, facts: ModelFacts, run_dir: Path | None) -> dict[str, Any]:
-    return {'row': _row(trial, state, []), 'winner': trial is state.best, 'command': _command(run_dir, trial),
+def _operator(trial: Trial, state: RunState, marks: _Marks, facts: ModelFacts, run_dir: Path | None) -> dict[str, Any]:
+    return {'row': _row(trial, state, marks), 'winner': trial is marks.best, 'command': _command(run_dir, trial),
             'views': [operator_view(text, labels, facts) for text, labels in formulas(trial).items()]}
 
 
-def _row(trial: Trial, state: RunState, shown: list[Trial]) -> dict[str, Any]:
+class _Marks:
+    """What sets some of the trials apart; found once, for runs of many."""
+
+    def __init__(self, state: RunState, shown: list[Trial]) -> None:
+        self.best, self.original = state.best, state.baseline
+        self.front, self.shown = {c.id for c in state.front}, {c.id for c in shown}
+
+
+def _row(trial: Trial, state: RunState, marks: _Marks) -> dict[str, Any]:
     m = trial.metrics
     speed, low, high = (number(m.get(k)) for k in ('speedup', 'speedup_low', 'speedup_high'))
-    return {'id': trial.id, 'original': trial is state.baseline, 'best': trial is state.best, 'linked': trial in shown,
-            'front': trial in state.front, 'accuracy': _percent(trial, 'accuracy'), 'test': _test(trial),
+    return {'id': shown_id(trial), 'original': trial is marks.original, 'best': trial is marks.best,
+            'linked': trial.id in marks.shown, 'front': trial.id in marks.front,
+            'accuracy': _percent(trial, 'accuracy'), 'test': _test(trial),
             'latency': '' if (ms := latency(trial, state)) is None else f'{ms:.2f}', 'noisy': bool(noisy(trial)),
             'speedup': '' if speed is None else f'{speed:.2f}x',
             'interval': '' if low is None or high is None else f'{low:.2f}x to {high:.2f}x',
             'macs': _count(trial, 'macs'), 'params': _count(trial, 'params'), 'number': trial.number,
             'objective': '' if (score := number(m.get('default'))) is None else f'{score:.4f}',
-            'formula': 'the layers of the original model' if trial is state.baseline else trial.formula}
+            'formula': 'the layers of the original model' if trial is marks.original else cell(trial.formula, _LONGEST)}
 
 
 def _ranked(state: RunState) -> list[Trial]:
@@ -126,7 +152,8 @@ def _ranked(state: RunState) -> list[Trial]:
 
 
 def _lost(state: RunState) -> list[dict[str, str]]:
-    return [{'id': c.id, 'why': ending(c), 'message': c.error.message if c.error else '', 'formula': c.formula,
+    return [{'id': shown_id(c), 'why': ending(c), 'message': cell(c.error.message, 2000) if c.error else '',
+             'formula': cell(c.formula, _LONGEST),
              'speedup': '' if (s := number(c.metrics.get('speedup'))) is None else f'{s:.2f}x'} for c in state.failed]
 
 
@@ -166,39 +193,35 @@ def _correlations(state: RunState) -> str:
 
 
 def _conditions(state: RunState, run_dir: Path | None) -> Iterator[tuple[str, str]]:
-    facts = state.environment
-    model, data = _section(state, 'model'), _section(state, 'data')
+    facts, model, data = state.environment, section(state, 'model'), section(state, 'data')
     config = shlex.quote(str(run_dir / 'config.yml')) if run_dir is not None else 'RUN_DIR/config.yml'
-    yield 'model', ' '.join([str(model.get('name', '')), *(f'{k}={v}' for k, v in model.items() if k != 'name')])
-    yield 'data', f'{data.get("name", "")}, {data.get("imageSize", "")} pixels'
-    yield 'strategy', ', '.join(f'{k} {v}' for k, v in _section(state, 'strategy').items() if v != {})
-    yield 'seeds', ', '.join(f'{k} {v}' for k, v in seeds(state).items())
+    run = shlex.quote(str(run_dir)) if run_dir is not None else 'RUN_DIR'
+    yield 'model', ' '.join([cell(model.get('name', '')), *(f'{cell(k)}={cell(v)}' for k, v in model.items() if k != 'name')])
+    yield 'data', f'{cell(data.get("name", ""))}, {cell(data.get("imageSize", ""))} pixels'
+    yield 'strategy', ', '.join(f'{cell(k)} {cell(v)}' for k, v in section(state, 'strategy').items() if v != {})
+    yield 'seeds', ', '.join(f'{k} {cell(v)}' for k, v in seeds(state).items())
     yield 'latency', latency_conditions(state)
     yield 'machine', ', '.join(filter(None, (
-        str(facts.get('cpu') or ''), f'{facts["cores"]} cores' if facts.get('cores') else '',
-        f'{facts["memory_gb"]} GB' if facts.get('memory_gb') else '', str(facts.get('platform') or ''))))
+        cell(facts.get('cpu') or ''), f'{cell(facts["cores"])} cores' if facts.get('cores') else '',
+        f'{cell(facts["memory_gb"])} GB' if facts.get('memory_gb') else '', cell(facts.get('platform') or ''))))
     versions = facts.get('versions')
-    yield 'versions', ', '.join([*([f'python {facts["python"]}'] if facts.get('python') else []),
-                                 *(f'{k} {v}' for k, v in (versions.items() if isinstance(versions, dict) else ()))])
+    yield 'versions', ', '.join([*([f'python {cell(facts["python"])}'] if facts.get('python') else []), *(
+        f'{cell(k)} {cell(v)}' for k, v in (versions.items() if isinstance(versions, dict) else ()))])
     yield 'sessions', f'{state.sessions} (processes that worked on the run)'
-    yield 'the same search anew', f'syno-nni search {config}'
-    yield 'this report anew', f'syno-nni report {shlex.quote(str(run_dir)) if run_dir is not None else "RUN_DIR"}'
+    yield 'the same search anew', visible(f'syno-nni search {config}')
+    yield 'this report anew', visible(f'syno-nni report {run}')
 
 
 def _config_yaml(state: RunState) -> str:
+    """The configuration with every default, or as it was recorded, where this version would no longer take it."""
     try:
         return SearchConfig.from_dict(state.config).to_yaml()
-    except ConfigError:  # of a version with other options
-        return json.dumps(state.config, indent=2)
+    except ConfigError:
+        return dump_yaml(state.config)
 
 
 def _wall(state: RunState) -> str:
     return duration(max((state.updated_at or 0) - (state.started_at or 0), 0))
-
-
-def _section(state: RunState, name: str) -> dict[str, Any]:
-    value = state.config.get(name)
-    return value if isinstance(value, dict) else {}
 
 
 def _percent(trial: Trial | None, name: str) -> str:

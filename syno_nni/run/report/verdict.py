@@ -5,10 +5,11 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from syno_nni.run.plots import latency_conditions
+from syno_nni.run.plots import latency_conditions, section
 from syno_nni.run.state import RunState, Trial
+from syno_nni.text import cell
 
-from .data import latency, noisy, number
+from .data import latency, noisy, number, shown_id
 
 _SAME = 0.005
 """Speedups nearer to 1 than this are called equal: the last digit shown."""
@@ -30,13 +31,13 @@ class Verdict:
 def verdict(state: RunState) -> Verdict:
     """What a reader should take away from the run."""
     best, original = state.best, state.baseline
-    model = str((state.config.get('model') or {}).get('name') or 'the model')
+    model = cell(section(state, 'model').get('name') or 'the model')
     if best is None:
         counted = len(state.failed)
         told = f' ({counted} rejected or failed; see below why)' if counted else ''
         return Verdict(f'No operator was evaluated to the end yet{told}.', 'none', ())
-    machine = state.environment.get('cpu') or 'the machine of the search'
-    headline = f'Operator {best.id} makes {model} {_faster(best)} on {machine}{_loss(best, original)}.'
+    machine = cell(state.environment.get('cpu') or 'the machine of the search')
+    headline = f'Operator {shown_id(best)} makes {model} {_faster(best)} on {machine}{_loss(best, original)}.'
     keep = original is not None and _score(original) is not None and (_score(best) or -math.inf) < (_score(original) or 0.0)
     reasons = [*_speed(best), *_accuracy(best, original, state), _where(state)]
     if keep:
@@ -56,7 +57,7 @@ def accuracy_pair(best: Trial, original: Trial | None) -> tuple[float | None, fl
 
 def accuracy_error(accuracy: float | None, state: RunState) -> float | None:
     """The standard error of a validation accuracy, by the number of images that the configuration says; None unknown."""
-    count = number((state.config.get('data') or {}).get('valSamples'))
+    count = number(section(state, 'data').get('valSamples'))
     if accuracy is None or not 0 <= accuracy <= 1 or not count or count < 1:
         return None
     return math.sqrt(accuracy * (1 - accuracy) / count)
@@ -126,5 +127,5 @@ def _where(state: RunState) -> str:
     original, best = state.baseline, state.best
     before, after = (latency(t, state) if t is not None else None for t in (original, best))
     told = 'Latency: ' if before is None or after is None else f'Latency {before:.2f} ms before, {after:.2f} ms after: '
-    machine = state.environment.get('cpu') or 'the machine of the search'
+    machine = cell(state.environment.get('cpu') or 'the machine of the search')
     return f'{told}{latency_conditions(state)}, on {machine}, in turns with the original model.'

