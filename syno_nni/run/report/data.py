@@ -30,7 +30,7 @@ def report_data(state: RunState, run_dir: Path | None = None, facts: ModelFacts 
     winner = None
     if best is not None:
         winner = candidate_data(best, state) | {'mapping': slot_mapping(best, facts), 'folder': _folder(run_dir, best)}
-    return {
+    return _finite({
         'run': None if run_dir is None else str(run_dir),
         'experiment': state.config.get('experimentName'),
         'model': section(state, 'model').get('name'),
@@ -42,10 +42,10 @@ def report_data(state: RunState, run_dir: Path | None = None, facts: ModelFacts 
         'seconds': None if state.started_at is None else round(max((state.updated_at or 0) - state.started_at, 0), 3),
         'ended': None if state.ended is None else state.ended.reason,
         'latency_conditions': latency_conditions(state),
-        'environment': _finite(state.environment),
-        'seeds': _finite(seeds(state)),
-        'config': _finite(state.config),
-    }
+        'environment': state.environment,
+        'seeds': seeds(state),
+        'config': state.config,
+    })
 
 
 def candidate_data(trial: Trial, state: RunState) -> dict[str, Any]:

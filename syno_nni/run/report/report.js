@@ -16,7 +16,8 @@
 
   const bars = trace => ({
     type: 'bar', orientation: 'h', x: trace.x, y: trace.y, text: trace.label, textposition: 'auto', cliponaxis: false,
-    hoverinfo: 'y+text', marker: {color: trace.beside.map(beside => colour(beside ? 'grey' : 'blue'))},
+    hoverinfo: 'y+text', marker: {color: trace.beside.map(beside => colour(beside ? 'soft' : 'blue'))},
+    insidetextfont: {color: colour('card')}, outsidetextfont: {color: colour('ink')},
   });
 
   const points = trace => {
