@@ -21,7 +21,7 @@ MAX_ELEMENTS = 1 << 26
 LARGEST = 17
 """A grid that is drawn has at most so many rows and columns, where cropping to what is read allows it."""
 MAP_VARIABLES = frozenset('HWLT')
-_MARKS = '·░▒▓█'
+_MARKS = '.░▒▓█'
 
 
 @dataclass(frozen=True)

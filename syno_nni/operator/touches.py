@@ -27,7 +27,7 @@ class Touches:
         cells = [max(len(t), 3) for t in self.tensors]
         lines = [' ' * width + '  ' + '  '.join(t.center(n) for t, n in zip(self.tensors, cells))]
         for name, size, role, marks in self.rows:
-            row = '  '.join((mark or '·').center(n) for mark, n in zip(marks, cells))
+            row = '  '.join((mark or '.').center(n) for mark, n in zip(marks, cells))
             lines.append(f'{f"{name}: {size}":<{width}}  {row}' + ('   summed' if role == 'summed' else ''))
         return '\n'.join(line.rstrip() for line in lines)
 

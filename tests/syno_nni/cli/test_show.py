@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,9 +32,17 @@ def test_show_prints_formula_shapes_macs_and_params(capsys: pytest.CaptureFixtur
 def test_show_draws_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['show', 'dilated_conv2d', '--sizes', 'C_in=4,C_out=8,H=16']) == 0
     text = capsys.readouterr().out
-    assert 'i: k_1     ○    ●    ·    summed' in text
+    assert 'i: k_1     ○    ●    .    summed' in text
     assert 'one output reads 9 (scattered over 5 x 5) of 16 x 16 positions, 4 of 4 channels at each' in text
-    assert '· · █ · ◆ · █ · ·' in text
+    assert '. . █ . ◆ . █ . .' in text
+
+
+def test_terminals_without_unicode_see_the_drawing_too() -> None:
+    command = [sys.executable, '-m', 'syno_nni.cli.main', 'show', 'conv2d']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120,
+                          env={**os.environ, 'PYTHONIOENCODING': 'ascii', 'LANG': 'C'})
+    assert done.returncode == 0 and '\\u' not in done.stdout
+    assert '. . # @ # . .' in done.stdout and '`- k_1 -- sum j' in done.stdout
 
 
 def test_show_as_json_draws_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
