@@ -9,6 +9,7 @@ from syno_nni.run.report import text_report, write_report
 from syno_nni.run.state import RunState
 
 from .progress import Progress
+from .report import facts_of
 from .terminal import complain, say
 
 
@@ -35,5 +36,5 @@ def carry_out(config: SearchConfig, run_dir: Path, *, resume: bool) -> int:
 
 
 def _report(state: RunState, run_dir: Path) -> None:
-    write_report(state, run_dir)
+    write_report(state, run_dir, facts_of(state))
     say(f'\n{text_report(state, run_dir)}')

@@ -1,4 +1,4 @@
-"""`syno-nni show`: print what an operator is, and draw it on request."""
+"""`syno-nni show`: print what an operator is, and draw it."""
 from __future__ import annotations
 
 import argparse
@@ -9,26 +9,24 @@ from typing import Any
 
 from syno_nni.errors import GraphError, SizeError
 from syno_nni.operator import Operator
+from syno_nni.operator.example_sizes import EXAMPLE_SIZES
 from syno_nni.text import quantity
 
 from .arguments import SubParsers, binding
 from .terminal import say
 
-EXAMPLE_SIZES = {'N': 1, 'C_in': 64, 'C_out': 64, 'C': 64, 'H': 56, 'W': 56, 'L': 56, 'T': 196, 'k_1': 3, 'k_2': 7,
-                 's': 2, 'g': 32}
-"""Sizes for whatever ``--sizes`` leaves open: a 3x3 layer of ResNet-18's first stage."""
-
 
 def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
     """Add the command."""
     parser = commands.add_parser(
-        'show', parents=[common], help='print an operator: formula, shapes, MACs, params, graph',
+        'show', parents=[common], help='print and draw an operator: formula, shapes, MACs, params, graph',
         description='Print an operator, given as a formula, the id of a candidate, or a name of the model zoo or of a '
-        'classic layer (conv2d, ...).')
+        'classic layer (conv2d, ...): how it reads its input, which weight has which index, and what one output sees.')
     parser.add_argument('operator', metavar='FORMULA|ID|NAME')
     parser.add_argument('--sizes', type=binding, default={}, metavar='C_in=64,H=56,...',
                         help='sizes of the variables (default: those of a ResNet-18 layer)')
-    parser.add_argument('--graph', type=Path, metavar='FILE', help='draw it into a .svg, .png, .pdf, .dot or .txt file')
+    parser.add_argument('--graph', type=Path, metavar='FILE', help='draw it into a .svg, .txt or .dot file, or with Graphviz a '
+                        '.png or .pdf file, instead of on the terminal')
     parser.add_argument('--run-dir', type=Path, metavar='DIR', help='where to look an id up (default: all in runs/)')
     parser.add_argument('--json', action='store_true', help='print it as JSON')
     parser.set_defaults(run=run)
@@ -39,17 +37,20 @@ def run(args: argparse.Namespace) -> int:
     from .find_operator import find_operator
     operator, source = find_operator(args.operator, args.run_dir)
     facts = describe(operator, args.sizes, source)
+    if args.graph is not None:
+        facts['graph'] = str(_drawn(operator, args.graph, facts['sizes']))
     if args.json:
         say(json.dumps(facts | {'operator': operator.to_dict()}, indent=2))
-    else:
-        say(_text(facts))
-    if args.graph is not None:
-        _draw(operator, args.graph)
+        return 0
+    say(_text(facts))
+    if args.graph is None:
+        from syno_nni.operator.draw import to_text_drawing
+        say(f'\n{to_text_drawing(operator, facts["sizes"])}')
     return 0
 
 
 def describe(operator: Operator, sizes: Mapping[str, int], source: str = '') -> dict[str, Any]:
-    """What there is to know about an operator at ``sizes``, filled up from :data:`EXAMPLE_SIZES`, as plain data.
+    """What there is to know about an operator at ``sizes``, filled up from the example sizes, as plain data.
 
     Raises:
         SizeError: ``sizes`` has a variable that the operator lacks, or the operator has no shape at these sizes.
@@ -77,6 +78,8 @@ def _text(facts: Mapping[str, Any]) -> str:
     lines += [f'w{i:<7} {_shape(shape)}' for i, shape in enumerate(facts['weights'], 1)]
     lines += [f'MACs     {quantity(facts["macs"])} ({facts["macs"]})',
               f'params   {quantity(facts["params"])} ({facts["params"]})']
+    if 'graph' in facts:
+        lines.append(f'graph    {facts["graph"]}')
     return '\n'.join(lines)
 
 
@@ -84,9 +87,9 @@ def _shape(shape: list[int]) -> str:
     return ' x '.join(map(str, shape))
 
 
-def _draw(operator: Operator, path: Path) -> None:
+def _drawn(operator: Operator, path: Path, sizes: Mapping[str, int]) -> Path:
     from syno_nni.operator.draw import draw
     try:
-        say(f'graph    {draw(operator, path)}')
+        return draw(operator, path, sizes)
     except OSError as error:
         raise GraphError(f'cannot write the graph {path}: {error.strerror or error}') from None

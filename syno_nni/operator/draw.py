@@ -1,8 +1,8 @@
 """An operator as a picture: the input and the weights on top, the output at the bottom, primitives in between.
 
 Read downwards, a picture tells what happens to the dimensions of the input: they are cut, joined, rolled, looked at
-through windows, multiplied with weights where their lines meet, and summed. `draw` writes files, `to_dot` gives the
-Graphviz source, `to_text_graph` the same as text for terminals and logs.
+through windows, multiplied with weights where their lines meet, and summed. `draw` writes files: SVG by a layout of our
+own (`draw_svg`), text (`draw_text`), and PNG and PDF by Graphviz, whose source `to_dot` gives.
 """
 from __future__ import annotations
 
@@ -15,37 +15,48 @@ from pathlib import Path
 from syno_nni.errors import GraphError
 
 from .canonical import canonical_form
-from .expr import Coordinate, Iterator, MergeLeft, MergeRight, Out, Shift, Split, Stride, Sum, Unfold
+from .draw_svg import to_svg
+from .draw_text import LEGEND, title, to_text_drawing, to_text_graph
+from .expr import Coordinate, Iterator, MergeLeft, MergeRight, Out, Sum
 from .formula import names
 from .graph import Graph, tensors
+from .size import Binding
 
-IMAGES = ('.svg', '.png', '.pdf')
+BY_GRAPHVIZ = ('.png', '.pdf')
 TIMEOUT = 60.0  # seconds; Graphviz needs well under one
 _INPUT_COLOUR = '#1f4e8c'
 _WEIGHT_COLOURS = ('#c2570c', '#2e7d32', '#8e24aa', '#00838f', '#ad1457', '#6d4c41', '#827717', '#4527a0')
 _OUTPUT_COLOUR = '#37474f'
 _SUM_COLOUR = '#b71c1c'
-_LEGEND = 'Where lines of several tensors end in one place, they are multiplied; Σ sums the products.'
 
 
-def draw(op: Graph, path: str | os.PathLike[str]) -> Path:
-    """Writes a picture of ``op``; the suffix of ``path`` says which: .svg, .png or .pdf, .dot, or .txt for text.
+def draw(op: Graph, path: str | os.PathLike[str], sizes: Binding | None = None) -> Path:
+    """Writes a picture of ``op``; the suffix of ``path`` says which: .svg, .txt or .dot, or .png or .pdf by Graphviz.
+
+    Args:
+        op: the operator.
+        path: the file.
+        sizes: a binding; .svg and .txt then show the receptive field too.
 
     Returns:
         The path written.
 
     Raises:
-        GraphError: the suffix is another, or an image is wanted and Graphviz's ``dot`` is missing or fails.
+        GraphError: the suffix is another, or .png or .pdf is wanted and Graphviz's ``dot`` is missing or fails.
+        SizeError: a size is not an integer at the binding.
     """
     path = Path(path)
-    if path.suffix == '.txt':
-        path.write_text(to_text_graph(op) + '\n', encoding='utf-8')
+    if path.suffix == '.svg':
+        path.write_text(to_svg(op, sizes), encoding='utf-8')
+    elif path.suffix == '.txt':
+        path.write_text((to_text_graph(op) if sizes is None else to_text_drawing(op, sizes)) + '\n', encoding='utf-8')
     elif path.suffix == '.dot':
         path.write_text(to_dot(op), encoding='utf-8')
-    elif path.suffix in IMAGES:
+    elif path.suffix in BY_GRAPHVIZ:
         path.write_bytes(_render(to_dot(op), path.suffix[1:]))
     else:
-        raise GraphError(f'draw: cannot write {path.name!r}; the name must end in {", ".join(IMAGES)}, .dot or .txt')
+        raise GraphError(f'draw: cannot write {path.name!r}; the name must end in .svg, {", ".join(BY_GRAPHVIZ)}, .dot or '
+                         '.txt')
     return path
 
 
@@ -53,34 +64,14 @@ def _render(source: str, kind: str) -> bytes:
     program = shutil.which('dot')
     if program is None:
         raise GraphError('draw: the program dot of Graphviz is not on the PATH; install Graphviz (apt install graphviz '
-                         'or brew install graphviz), or write .txt or .dot instead')
+                         'or brew install graphviz), or write .svg, .txt or .dot instead')
     try:
         done = subprocess.run([program, f'-T{kind}'], input=source.encode(), capture_output=True, timeout=TIMEOUT)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise GraphError(f'draw: dot failed: {error}; write .txt or .dot instead') from None
+        raise GraphError(f'draw: dot failed: {error}; write .svg, .txt or .dot instead') from None
     if done.returncode:
-        raise GraphError(f'draw: dot failed: {done.stderr.decode(errors="replace")[:300]}; write .txt or .dot instead')
+        raise GraphError(f'draw: dot failed: {done.stderr.decode(errors="replace")[:300]}; write .svg, .txt or .dot instead')
     return done.stdout
-
-
-def title(node: Coordinate, name: dict[Iterator, str]) -> tuple[str, str]:
-    """What a node is called, and what it does to the dimension that comes from above, in words."""
-    match node:
-        case Out():
-            return f'{name[node]}', ''
-        case Sum():
-            return f'Σ {name[node]}', ''
-        case Split():
-            return 'Split', f'cut into {node.left.size} × {node.right.size}'
-        case Unfold():
-            return 'Unfold', f'slide a window of {node.right.size}'
-        case Shift():
-            return 'Shift', f'roll by {node.offset:+d}'
-        case Stride():
-            return 'Stride', f'keep every {node.step}-th'
-        case MergeLeft() | MergeRight():
-            return 'Merge', f'join {node.of.size / node.block} × {node.block}'
-    raise AssertionError(node)
 
 
 # ---- Graphviz ----
@@ -104,7 +95,7 @@ class _Dot:
             '  rankdir=TB; ranksep=0.35; nodesep=0.3; bgcolor=white; splines=true;',
             '  node [fontname="Helvetica", fontsize=11, shape=plain];',
             '  edge [fontname="Helvetica", fontsize=9, arrowsize=0.6, penwidth=1.4];',
-            f'  label=<<font face="Helvetica" point-size="9" color="#6b7280">{_LEGEND}</font>>; labelloc=b;']
+            f'  label=<<font face="Helvetica" point-size="9" color="#6b7280">{LEGEND}</font>>; labelloc=b;']
         ranked: list[str] = []
         for number, (tensor, coordinates) in enumerate(tensors(self.op)):
             colour = _WEIGHT_COLOURS[(number - 1) % len(_WEIGHT_COLOURS)] if number else _INPUT_COLOUR
@@ -175,40 +166,4 @@ def _table(caption: str, cells: list[str], colour: str, below: bool) -> str:
     return f'<<table border="0" cellborder="0" cellspacing="0" cellpadding="5">{rows}</table>>'
 
 
-# ---- text ----
-
-def to_text_graph(op: Graph) -> str:
-    """The picture as text: a tree for every tensor, from its dimensions down to output indices and sums."""
-    op = canonical_form(op)
-    name = names(op)
-    lines: list[str] = []
-    for tensor, coordinates in tensors(op):
-        lines.append('input' if tensor == 'in' else f'weight {tensor}')
-        for at, coordinate in enumerate(coordinates):
-            last = at == len(coordinates) - 1
-            block = _tree(coordinate, name)
-            lines.append(f'{"└─" if last else "├─"} {block[0]}')
-            lines += [f'{"  " if last else "│ "} {line}' for line in block[1:]]
-        if not coordinates:
-            lines.append('└─ a scalar')
-    lines.append(f'output [{", ".join(f"{name[o]}: {o.size}" for o in op.outs())}]')
-    used = {leaf for _, coordinates in tensors(op) for c in coordinates for leaf in c.iterators()}
-    idle = [f'{name[it]} ({it.size})' for it in op.iterators() if it not in used]
-    return '\n'.join([*lines, *([f'in no tensor, so repeated: {", ".join(idle)}'] if idle else [])])
-
-
-def _tree(node: Coordinate, name: dict[Iterator, str]) -> list[str]:
-    head, words = title(node, name)
-    if isinstance(node, Iterator):
-        return [f'{node.size} ── {"output " if isinstance(node, Out) else ""}{head}']
-    if isinstance(node, (MergeLeft, MergeRight)):
-        words += ': outer' if isinstance(node, MergeLeft) else ': inner'
-    lead = f'{node.size} ── {head} ({words})'
-    blocks = [_tree(child, name) for child in node.bottom]
-    if len(blocks) == 1:
-        first, *rest = blocks[0]
-        return [f'{lead} ── {first}', *(' ' * (len(lead) + 4) + line for line in rest)]
-    pad = ' ' * (len(lead) + 1)
-    (first, *upper), (second, *lower) = blocks
-    return [f'{lead} ─┬─ {first}', *(f'{pad} │  {line}' for line in upper), f'{pad} └─ {second}',
-            *(f'{pad}    {line}' for line in lower)]
+__all__ = ['draw', 'to_dot', 'to_svg', 'to_text_drawing', 'to_text_graph']

@@ -39,6 +39,25 @@ def stage_costs(state: RunState) -> list[StageCost]:
     return rows
 
 
+def unmeasured_costs(state: RunState) -> list[StageCost]:
+    """The seconds of the trials that no stage accounts for; what took none is left out.
+
+    ``overhead`` is what the trials that timed their stages took beside them: starting a process, importing, building the
+    model, waiting for the lock of the measurement. ``failed`` are the trials that ended before they timed any.
+    """
+    overhead, lost = [], []
+    for trial in state.operators:
+        if not isinstance(trial.duration_s, (int, float)):
+            continue
+        stages = [v for k, v in trial.metrics.items() if k.endswith(_SECONDS) and isinstance(v, (int, float))]
+        if stages:
+            overhead.append(max(trial.duration_s - sum(stages), 0.0))
+        elif trial.started and trial.error is not None:
+            lost.append(trial.duration_s)
+    return [StageCost(name, len(seconds), 0, median(seconds), sum(seconds))
+            for name, seconds in (('overhead', overhead), ('failed', lost)) if sum(seconds) > 0]
+
+
 def _order(name: str) -> tuple[int, str]:
     known = ('size', 'latency', 'proxy', 'train')
     return (known.index(name) if name in known else len(known)), name

@@ -27,6 +27,8 @@ class Page:
 
     def __init__(self, socket: ClientConnection, session: str, shots: Path) -> None:
         self._socket, self._session, self._shots, self._count = socket, session, shots, 0
+        self.events: list[dict[str, Any]] = []
+        """What the browser told unasked: for the domains (Log, Network, Runtime) that were enabled."""
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """A command of the protocol, and its result."""
@@ -34,6 +36,8 @@ class Page:
         self._socket.send(json.dumps({'id': self._count, 'method': method, 'params': params, 'sessionId': self._session}))
         while True:
             answer = json.loads(self._socket.recv(timeout=30))
+            if 'method' in answer:
+                self.events.append(answer)
             if answer.get('id') == self._count:
                 assert 'error' not in answer, answer
                 return answer['result']
@@ -79,11 +83,18 @@ class Page:
                         '.map(e => e.innerText)')
         return [re.sub('[\ue000-\uf8ff]', '', text).strip() for text in texts]
 
-    def shot(self, name: str) -> Path:
-        """A screenshot."""
+    def emulate(self, width: int, height: int, *, dark: bool = False) -> None:
+        """The size of the window, and which colours the reader prefers."""
+        self.call('Emulation.setDeviceMetricsOverride', width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        scheme = 'dark' if dark else 'light'
+        self.call('Emulation.setEmulatedMedia', features=[{'name': 'prefers-color-scheme', 'value': scheme}])
+
+    def shot(self, name: str, *, whole: bool = False) -> Path:
+        """A screenshot: of the window, or of the whole page."""
         self._shots.mkdir(parents=True, exist_ok=True)
         path = self._shots / f'{name}.png'
-        path.write_bytes(base64.b64decode(self.call('Page.captureScreenshot', format='png')['data']))
+        path.write_bytes(base64.b64decode(self.call('Page.captureScreenshot', format='png',
+                                                          captureBeyondViewport=whole)['data']))
         return path
 
 

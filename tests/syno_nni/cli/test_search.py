@@ -1,7 +1,9 @@
 """`search`, `resume` and `report` around a stand-in for the search itself; whole searches are in tests/syno_nni/nas."""
 from __future__ import annotations
 
+import json
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from syno_nni.cli.progress import outcome_line
 from syno_nni.run.config import SearchConfig, load_config
 from syno_nni.run.directory import load_run, open_run
 
-from ...testing.run_factory import make_run, submit, succeed
+from ...testing.run_factory import FORMULA, make_run, submit, succeed
 
 
 @pytest.fixture
@@ -91,6 +93,24 @@ def test_report_is_made_anew_from_the_journal_alone(tmp_path: Path, capsys: pyte
     assert main(['report', str(run_dir)]) == 0
     assert 'Written: report.txt, report.html, pareto.png, convergence.png' in capsys.readouterr().out
     assert (run_dir / 'journal.jsonl').read_bytes() == before
+
+
+def test_report_as_json_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = make_run(tmp_path / 'run').path.parent
+    before = sorted(p.name for p in run_dir.iterdir())
+    assert main(['report', str(run_dir), '--json']) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data['run'] == str(run_dir) and data['winner']['mapping']
+    assert set(data['winner']['mapping'].values()) == {FORMULA}
+    assert sorted(p.name for p in run_dir.iterdir()) == before
+
+
+def test_report_does_without_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    run_dir = make_run(tmp_path / 'run').path.parent
+    monkeypatch.setitem(sys.modules, 'syno_nni.search.model_facts', None)  # as where timm is not installed
+    assert main(['report', str(run_dir)]) == 0
+    assert 'The layers of the model are not listed' in (run_dir / 'report.html').read_text()
 
 
 def mistakes(tmp_path: Path) -> list[tuple[list[str], str]]:

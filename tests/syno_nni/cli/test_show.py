@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,10 +23,32 @@ def test_show_prints_formula_shapes_macs_and_params(capsys: pytest.CaptureFixtur
     assert main(['show', str(op), '--sizes', 'C_in=16,C_out=32,H=8']) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == str(op)
-    facts = dict(line.split(maxsplit=1) for line in lines[2:])
+    facts = dict(line.split(maxsplit=1) for line in lines[2:lines.index('', 2)])
     assert facts == {'id': op.id, 'sizes': 'N=1 C_in=16 C_out=32 H=8 k_1=3', 'input': '1 x 16 x 8 x 8',
                      'output': '1 x 32 x 8 x 8', 'w1': '32 x 16 x 3 x 3', 'MACs': '295k (294912)',
                      'params': '4.61k (4608)'}
+
+
+def test_show_draws_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['show', 'dilated_conv2d', '--sizes', 'C_in=4,C_out=8,H=16']) == 0
+    text = capsys.readouterr().out
+    assert 'i: k_1     ○    ●    .    summed' in text
+    assert 'one output reads 9 (scattered over 5 x 5) of 16 x 16 positions, 4 of 4 channels at each' in text
+    assert '. . █ . ◆ . █ . .' in text
+
+
+def test_terminals_without_unicode_see_the_drawing_too() -> None:
+    command = [sys.executable, '-m', 'syno_nni.cli.main', 'show', 'conv2d']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120,
+                          env={**os.environ, 'PYTHONIOENCODING': 'ascii', 'LANG': 'C'})
+    assert done.returncode == 0 and '\\u' not in done.stdout
+    assert '. . # @ # . .' in done.stdout and '`- k_1 -- sum j' in done.stdout
+
+
+def test_show_as_json_draws_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['show', 'linear', '--json', '--graph', str(tmp_path / 'g.svg')]) == 0
+    assert json.loads(capsys.readouterr().out)['graph'] == str(tmp_path / 'g.svg')
+    assert (tmp_path / 'g.svg').read_text().startswith('<svg')
 
 
 def test_show_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,7 +58,7 @@ def test_show_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts['params'] == 64 * 64
 
 
-@pytest.mark.parametrize('suffix', ['txt', 'dot'])
+@pytest.mark.parametrize('suffix', ['txt', 'dot', 'svg'])
 def test_show_draws(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / f'graph.{suffix}'
     assert main(['show', 'depthwise_separable', '--graph', str(path)]) == 0

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 
 from syno_nni.errors import GraphError
 from syno_nni.operator import Operator, classics
-from syno_nni.operator.draw import draw, to_dot, to_text_graph
+from syno_nni.operator.draw import draw, to_dot, to_svg, to_text_graph
+from syno_nni.operator.draw_svg import svg, touches_panel
 
 from ...testing.operators import operators
 
@@ -62,20 +63,60 @@ def test_isomorphic_operators_look_alike() -> None:
     assert to_dot(other) == to_dot(classics.conv2d())
 
 
-@needs_graphviz
+SVG = '{http://www.w3.org/2000/svg}'
+
+
+def boxes(root: ET.Element) -> list[tuple[float, float, float, float]]:
+    """Left, top, right and bottom of the primitives' boxes."""
+    found = [[float(r.get(k, 0)) for k in ('x', 'y', 'width', 'height')] for r in root.iter(f'{SVG}rect')
+             if r.get('class') in ('sy-box', 'sy-sum')]
+    return [(x, y, x + w, y + h) for x, y, w, h in found]
+
+
 @pytest.mark.parametrize('name', classics.CLASSICS)
-def test_svg(name: str, tmp_path: Path) -> None:
-    path = draw(classics.CLASSICS[name](), tmp_path / 'op.svg')
-    texts = {(node.text or '').strip() for node in ET.parse(path).iter('{http://www.w3.org/2000/svg}text')}
+def test_svg(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('PATH', str(tmp_path))  # no Graphviz
+    op = classics.CLASSICS[name]()
+    path = draw(op, tmp_path / 'op.svg')
+    texts = {(node.text or '').strip() for node in ET.parse(path).iter(f'{SVG}text')}
     assert {'input', 'output'} <= texts
+    assert not any('Receptive' in text for text in texts)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(operators())
+def test_every_operator_has_an_svg_whose_boxes_do_not_overlap(drawn: tuple[Operator, dict[str, int]]) -> None:
+    op, sizes = drawn
+    text = to_svg(op, sizes)
+    assert text == to_svg(op, sizes)
+    root = ET.fromstring(text)
+    texts = [(node.text or '').strip() for node in root.iter(f'{SVG}text')]
+    for words in [f'weight w{n}' for n in range(1, len(op.weights) + 1)] + ['output', 'input', 'Receptive field']:
+        assert words in texts
+    width, height = float(root.get('width', 0)), float(root.get('height', 0))
+    found = boxes(root)
+    for n, (left, top, right, bottom) in enumerate(found):
+        assert 0 <= left < right <= width and 0 <= top < bottom <= height
+        for a, b, c, d in found[:n]:
+            assert right <= a or c <= left or bottom <= b or d <= top
+
+
+def test_svg_escapes_names() -> None:
+    op = Operator.parse('out[n:N, h:H] = in[n, shift(h, 1)]')
+    assert ET.fromstring(svg(touches_panel(op), label='<&">')).get('aria-label') == '<&">'
 
 
 @needs_graphviz
-def test_png_dot_txt(tmp_path: Path) -> None:
+def test_png(tmp_path: Path) -> None:
+    assert draw(classics.conv2d(), tmp_path / 'op.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_dot_and_text(tmp_path: Path) -> None:
     op = classics.conv2d()
-    assert draw(op, tmp_path / 'op.png').read_bytes().startswith(b'\x89PNG')
     assert draw(op, str(tmp_path / 'op.dot')).read_text() == to_dot(op)
-    assert draw(op, tmp_path / 'op.txt').read_text().startswith('input')
+    assert draw(op, tmp_path / 'op.txt').read_text() == to_text_graph(op) + '\n'
+    sizes = {'N': 1, 'C_in': 4, 'C_out': 4, 'H': 8, 'k_1': 3}
+    assert 'Receptive field: one output reads 3 x 3 of 8 x 8' in draw(op, tmp_path / 'op.txt', sizes).read_text()
 
 
 def test_other_suffixes_and_missing_graphviz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,5 +124,5 @@ def test_other_suffixes_and_missing_graphviz(tmp_path: Path, monkeypatch: pytest
         draw(classics.conv2d(), tmp_path / 'op.bmp')
     monkeypatch.setenv('PATH', str(tmp_path))
     with pytest.raises(GraphError, match='install Graphviz'):
-        draw(classics.conv2d(), tmp_path / 'op.svg')
+        draw(classics.conv2d(), tmp_path / 'op.png')
     assert draw(classics.conv2d(), tmp_path / 'op.txt').exists()

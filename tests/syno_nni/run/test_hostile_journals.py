@@ -15,7 +15,7 @@ from syno_nni.cli.progress import outcome_line
 from syno_nni.errors import JournalError, SynoError
 from syno_nni.run.directory import load_run, run_config
 from syno_nni.run.plots import convergence_png, pareto_png
-from syno_nni.run.report import html_report, text_report
+from syno_nni.run.report import html_report, report_data, text_report
 from syno_nni.search.from_run import choice_of_run
 from syno_nni.strategies import make_strategy
 
@@ -55,6 +55,7 @@ def _look(run_dir: Path) -> None:
     """All that reads a journal; raises only SynoErrors."""
     state = load_run(run_dir)
     shown = [text_report(state, run_dir), html_report(state, b'x', b'x')]
+    assert json.loads(json.dumps(report_data(state, run_dir), allow_nan=False))
     lines = [outcome_line(candidate, state, 12) for candidate in state.candidates.values()]
     assert not any('\x1b' in text for text in shown) and all(line.isprintable() for line in lines)
     for use in (lambda: run_config(run_dir), lambda: choice_of_run(run_dir), lambda: find_operator('aaaa', run_dir),
