@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -39,7 +39,13 @@ def measurement_lock(patience_s: float = PATIENCE_S) -> Iterator[None]:
     if fcntl is None or getattr(_held, 'by_this_thread', False):
         yield
         return
-    with lock_path().open('a') as file:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(_open(lock_path()))
+        except OSError as error:  # another user was there first, or there is no room
+            _log.warning('cannot use %s (%s): measuring without it', lock_path(), error.strerror)
+            yield
+            return
         deadline = time.monotonic() + patience_s
         while not _acquired(file):
             if time.monotonic() > deadline:
@@ -53,7 +59,14 @@ def measurement_lock(patience_s: float = PATIENCE_S) -> Iterator[None]:
             _held.by_this_thread = False
 
 
-def _acquired(file: IO[str]) -> bool:
+def _open(path: Path) -> IO[bytes]:
+    """For this user alone: whoever could open it could hold it. Follows no link and waits for no pipe that others left in a
+    folder that all share."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    return os.fdopen(os.open(path, flags, 0o600), 'rb')
+
+
+def _acquired(file: IO[bytes]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a search by a KeyboardInterrupt, but never between two steps that belong together."""
+"""SIGINT, SIGTERM and SIGHUP end a search by a KeyboardInterrupt, but never between two steps that belong together."""
 from __future__ import annotations
 
 import signal
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_blocks = 0
 _depth = 0
 _pending: int | None = None
 _interrupted = False
@@ -14,18 +15,25 @@ _interrupted = False
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """In the block SIGTERM does what SIGINT does. NNI's engines treat a KeyboardInterrupt as the user's wish, and any
-    other exception as a failure of the trial. Further signals are ignored: what follows is only being stopped, which
-    is bounded in time. Outside the main thread nothing changes."""
-    global _interrupted
+    """In the block SIGTERM does what SIGINT does, and so does SIGHUP, of a terminal that closes, unless it is ignored
+    (``nohup``). NNI's engines treat a KeyboardInterrupt as the user's wish, and any other exception as a failure of the
+    trial. Further signals are ignored: what follows is only being stopped, which is bounded in time. Blocks may be nested;
+    outside the main thread nothing changes."""
+    global _interrupted, _blocks
     if not _in_main_thread():
         yield
         return
-    _interrupted = False
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    if not _blocks:
+        _interrupted = False
+    _blocks += 1
+    ending = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, 'SIGHUP') and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        ending.append(signal.SIGHUP)
+    before = {number: signal.signal(number, _interrupt) for number in ending}
     try:
         yield
     finally:
+        _blocks -= 1
         for number, handler in before.items():
             signal.signal(number, handler)
 

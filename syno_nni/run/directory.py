@@ -9,6 +9,8 @@
 """
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import re
 import time
@@ -28,12 +30,34 @@ CONFIG_FILE = 'config.yml'
 
 
 def new_run_directory(config: SearchConfig) -> Path:
-    """Where a new run goes: ``runDirectory`` if the configuration names one, else ``runs/<name>-<date>-<time>``."""
+    """Where a new run goes: ``runDirectory`` if the configuration names one, else ``runs/<name>-<date>-<time>``.
+
+    The latter is made, so that a search that begins in the same second takes another one; if it stays empty, it goes when
+    the process ends.
+
+    Raises:
+        JournalError: it cannot be made.
+    """
     if config.run_directory:
         return Path(config.run_directory)
     name = re.sub(r'\W+', '-', config.experiment_name).strip('-') or 'run'
-    path = Path('runs') / f'{name}-{time.strftime("%Y%m%d-%H%M%S")}'
-    return path if not path.exists() else path.with_name(f'{path.name}-{os.getpid()}')
+    wanted = Path('runs') / f'{name}-{time.strftime("%Y%m%d-%H%M%S")}'
+    for path in (wanted, *(wanted.with_name(f'{wanted.name}-{os.getpid() + i}') for i in range(100))):
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise JournalError(f'cannot make the run directory {path}: {error.strerror}') from None
+        atexit.register(_remove_empty, path.absolute())
+        return path
+    raise JournalError(f'{wanted.parent} holds a hundred runs of this name and second; name another one with --run-dir')
+
+
+def _remove_empty(path: Path) -> None:
+    for folder in (path, path.parent):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def open_run(config: SearchConfig, run_dir: Path, *, resume: bool = False, listener: Listener | None = None) -> Journal:
