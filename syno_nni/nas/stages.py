@@ -111,6 +111,6 @@ def gradient_norm(model: nn.Module, x: Tensor, y: Tensor) -> float:
         gradients = torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
     norm = float(torch.stack([g.norm() for g in gradients if g is not None]).norm())
     if not math.isfinite(norm):
-        raise Diverged(f'the gradient of the untrained model has the norm {norm} (loss {float(loss)}): its outputs are no finite '
-                       'numbers')
+        raise Diverged(f'the gradient of the untrained model has the norm {norm} (loss {loss.item()}): the model gives outputs '
+                       'that are no finite numbers')
     return norm
