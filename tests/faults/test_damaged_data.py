@@ -62,15 +62,17 @@ DATASETS: dict[str, tuple[str, Callable[[Path], None]]] = {
 
 def _damages(data: bytes, chance: random.Random) -> dict[str, bytes]:
     """What a crash, a full disk, a bad disk, a proxy or a mix-up makes of a file."""
-    at = [chance.randrange(len(data)) for _ in range(6)]
+    at = [chance.randrange(len(data)) for _ in range(4)]
     flipped = bytearray(data)
     flipped[at[0]] ^= 1 << chance.randrange(8)
-    return {'empty': b'', 'one byte': data[:1], 'cut in its head': data[:9], f'cut at {at[1]}': data[:at[1]],
-            'without its last byte': data[:-1], 'with a byte more': data + b'x', 'a bit flipped': bytes(flipped),
-            'zeros from the middle on': data[:len(data) // 2] + bytes(len(data) - len(data) // 2), 'all zeros': bytes(len(data)),
-            'a hole': data[:at[2]] + data[at[2] + 1 + chance.randrange(500):], 'noise': chance.randbytes(len(data)),
-            'noise in its head': chance.randbytes(16) + data[16:], 'a page of HTML': b'<!DOCTYPE html><h1>404 Not Found</h1>\n',
-            'twice': data + data, 'packed once more': gzip.compress(data), 'sizes that are huge': data[:4] + b'\xff' * 12 + data[16:],
+    half, size, cut, other, hole = len(data) // 2, len(data), *at[1:4]
+    return {'empty': b'', 'one byte': data[:1], 'cut in its head': data[:9], f'cut at {cut}': data[:cut],
+            f'cut at {other}': data[:other], 'without its last byte': data[:-1], 'with a byte more': data + b'x',
+            'a bit flipped': bytes(flipped), 'zeros from the middle on': data[:half] + bytes(size - half),
+            'all zeros': bytes(size), 'a hole': data[:hole] + data[hole + 1 + chance.randrange(500):],
+            'noise': chance.randbytes(size), 'noise in its head': chance.randbytes(16) + data[16:],
+            'a page of HTML': b'<!DOCTYPE html><h1>404 Not Found</h1>\n', 'twice': data + data,
+            'packed once more': gzip.compress(data), 'sizes that are huge': data[:4] + b'\xff' * 12 + data[16:],
             'sizes of nothing': data[:4] + bytes(12) + data[16:], 'a pickle': b'\x80\x04\x95\x10\0\0\0\0\0\0\0}\x94.'}
 
 

@@ -39,8 +39,9 @@ for place in places:
             read[place] = file.read(1 << 22).decode('latin-1')
     except OSError:
         pass
-for path in ('/', '/oview', '/api/v1/nni/trial-jobs', '/api/v1/nni/check-status', '/api/v1/nni/experiment', '/logs/nnimanager.log',
-             '/' + '0' * 32 + '/api/v1/nni/trial-jobs'):
+api = '/api/v1/nni/'
+for path in ('/', '/oview', api + 'trial-jobs', api + 'check-status', api + 'experiment', '/logs/nnimanager.log',
+             '/' + '0' * 32 + api + 'trial-jobs'):
     for name in ('localhost', '127.0.0.1', '[::1]'):
         try:
             with urllib.request.urlopen(f'http://{name}:{port}{path}', timeout=10) as answer:
@@ -56,7 +57,7 @@ print(json.dumps({'read': read, 'opened': opened}))
 def _as_nobody(*words: object) -> str:
     nobody = pwd.getpwnam('nobody')
     # The interpreter of the tests may lie where only root gets.
-    python = next((p for p in ('/usr/bin/python3', '/usr/local/bin/python3', sys.executable) if Path(p).exists()))
+    python = next(p for p in ('/usr/bin/python3', '/usr/local/bin/python3', sys.executable) if Path(p).exists())
     prefix = [SETPRIV, f'--reuid={nobody.pw_uid}', f'--regid={nobody.pw_gid}', '--clear-groups', python, '-I']
     if subprocess.run([*prefix, '-c', ''], cwd='/', capture_output=True).returncode:
         pytest.skip('another user cannot run Python here')
@@ -85,11 +86,13 @@ def test_beside_a_search_with_a_manager(open_folder: Path, command: Commands) ->
     latest = run / 'nni' / '_latest'
     token = wait_for(lambda: latest.exists() and token_in(latest.resolve()), why=lambda: search.said)
 
+    process = psutil.Process(search.process.pid)
+
     def trial() -> bool:
-        return any('syno_nni.trial' in ' '.join(p.cmdline()) for p in psutil.Process(search.process.pid).children(recursive=True))
+        return any('syno_nni.trial' in ' '.join(p.cmdline()) for p in process.children(recursive=True))
 
     wait_for(trial, why=lambda: search.said)
-    pids = [p.pid for p in (psutil.Process(search.process.pid), *psutil.Process(search.process.pid).children(recursive=True))]
+    pids = [p.pid for p in (process, *process.children(recursive=True))]
     answer = json.loads(_as_nobody('-c', INTRUDER, run, port, json.dumps(pids)))
     assert str(run / 'journal.jsonl') in answer['read'], 'the intruder did look'
     assert any(place.endswith('/cmdline') for place in answer['read'])
