@@ -29,26 +29,33 @@ from .state import RunState
 CONFIG_FILE = 'config.yml'
 
 
-def new_run_directory(config: SearchConfig) -> Path:
-    """Where a new run goes: ``runDirectory`` if the configuration names one, else ``runs/<name>-<date>-<time>``.
+def planned_run_directory(config: SearchConfig) -> Path:
+    """Where a new run goes: ``runDirectory`` if the configuration names one, else ``runs/<name>-<date>-<time>``."""
+    if config.run_directory:
+        return Path(config.run_directory)
+    name = re.sub(r'\W+', '-', config.experiment_name).strip('-') or 'run'
+    return Path('runs') / f'{name}-{time.strftime("%Y%m%d-%H%M%S")}'
 
-    The latter is made, so that a search that begins in the same second takes another one; if it stays empty, it goes when
-    the process ends.
+
+def new_run_directory(config: SearchConfig) -> Path:
+    """:func:`planned_run_directory`, or one beside it that no other run has.
+
+    Unless the configuration names it, it is made, so that a search that begins in the same second takes another one; if it
+    stays empty, it goes when the process ends.
 
     Raises:
         JournalError: it cannot be made.
     """
+    wanted = planned_run_directory(config)
     if config.run_directory:
-        return Path(config.run_directory)
-    name = re.sub(r'\W+', '-', config.experiment_name).strip('-') or 'run'
-    wanted = Path('runs') / f'{name}-{time.strftime("%Y%m%d-%H%M%S")}'
+        return wanted
     for path in (wanted, *(wanted.with_name(f'{wanted.name}-{os.getpid() + i}') for i in range(100))):
         try:
             path.mkdir(parents=True)
         except FileExistsError:
             continue
         except OSError as error:
-            raise JournalError(f'cannot make the run directory {path}: {error.strerror}') from None
+            raise JournalError(f'cannot make the run directory {show_path(path)}: {error.strerror}') from None
         atexit.register(_remove_empty, path.absolute())
         return path
     raise JournalError(f'{wanted.parent} holds a hundred runs of this name and second; name another one with --run-dir')

@@ -20,7 +20,7 @@ from syno_nni.nas.manager import end_process_tree, free_port
 from syno_nni.run.directory import load_run
 
 from ..testing import command as program
-from ..testing.command import Commands, wait_for, write_file
+from ..testing.command import Commands, finished, wait_for, write_file
 
 
 @contextmanager
@@ -53,10 +53,6 @@ def _in_terminal(folder: Path, *words: object, seconds: float = 0.2, nohup: bool
         end_process_tree(process.pid)
 
 
-def _finished(run: Path, number: int) -> bool:
-    return (run / 'journal.jsonl').exists() and len(load_run(run).finished) >= number
-
-
 def _close(terminal: int) -> None:
     """As the window does; whoever is reading from it must be woken first."""
     null = os.open(os.devnull, os.O_RDWR)
@@ -70,7 +66,7 @@ def test_it_ends_in_good_order_and_can_be_resumed(tmp_path: Path, command: Comma
     file = write_file(tmp_path / 'search.yml', engine=engine, port=port, maxTrialNumber=1000)
     run = tmp_path / 'run'
     with _in_terminal(tmp_path, 'search', file, '--run-dir', run) as (process, terminal):
-        wait_for(lambda: _finished(run, 2))
+        wait_for(lambda: finished(run) >= 2)
         tree = psutil.Process(process.pid).children(recursive=True)
         assert engine == 'sequential' or any('main.js' in ' '.join(p.cmdline()) for p in tree)
         _close(terminal)
@@ -90,7 +86,7 @@ def test_it_ends_in_good_order_and_can_be_resumed(tmp_path: Path, command: Comma
 def test_nohup_lets_it_go_on(tmp_path: Path) -> None:
     file, run = write_file(tmp_path / 'search.yml', engine='sequential', maxTrialNumber=5), tmp_path / 'run'
     with _in_terminal(tmp_path, 'search', file, '--run-dir', run, nohup=True) as (process, terminal):
-        wait_for(lambda: _finished(run, 1))
+        wait_for(lambda: finished(run))
         _close(terminal)
         os.kill(process.pid, signal.SIGHUP)
         process.wait(120)

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from syno_nni.errors import JournalError
-from syno_nni.run.directory import load_run
 from syno_nni.run.journal import JOURNAL_FILE, Journal
 from syno_nni.run.records import Ended
 
-from ..testing.command import Commands, wait_for, write_file
+from ..testing.command import Commands, finished, wait_for, write_file
 from ..testing.run_factory import make_run, submit
 
 
@@ -69,7 +68,7 @@ def test_the_next_write_notices(tmp_path: Path, change: Callable[[Path], None], 
 def test_a_search_ends_at_once_with_one_line(tmp_path: Path, command: Commands) -> None:
     file, run = write_file(tmp_path / 'search.yml', engine='sequential', maxTrialNumber=1000), tmp_path / 'run'
     search = command('search', file, '--run-dir', run)
-    wait_for(lambda: (run / JOURNAL_FILE).exists() and len(load_run(run).finished) > 1, why=lambda: search.said)
+    wait_for(lambda: finished(run) > 1, why=lambda: search.said)
     shutil.rmtree(run)
     assert search.wait() == 1
     (error,) = search.errors
@@ -83,7 +82,7 @@ def test_so_does_one_with_trials_of_nni(tmp_path: Path, command: Commands) -> No
     from syno_nni.nas.manager import free_port
     file, run = write_file(tmp_path / 'search.yml', engine='local', port=free_port(), maxTrialNumber=1000), tmp_path / 'run'
     search = command('search', file, '--run-dir', run)
-    wait_for(lambda: (run / JOURNAL_FILE).exists() and load_run(run).finished, why=lambda: search.said)
+    wait_for(lambda: finished(run), why=lambda: search.said)
     shutil.rmtree(run, ignore_errors=True)
     assert search.wait() == 1
     assert any('the run directory was removed' in error for error in search.errors), search.said

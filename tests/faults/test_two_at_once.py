@@ -14,14 +14,14 @@ from syno_nni.measure.lock import lock_path, measurement_lock
 from syno_nni.nas.manager import free_port
 from syno_nni.run.directory import load_run
 
-from ..testing.command import Commands, wait_for, write_file
+from ..testing.command import Commands, finished, wait_for, write_file
 
 
 def test_two_resumes_of_one_run(tmp_path: Path, command: Commands) -> None:
     """One goes on, whoever was faster; the other one says who has the run, and changes nothing."""
     file, run = write_file(tmp_path / 'search.yml', engine='sequential', maxTrialNumber=4), tmp_path / 'run'
     first = command('search', file, '--run-dir', run)
-    wait_for(lambda: (run / 'journal.jsonl').exists() and load_run(run).finished, why=lambda: first.said)
+    wait_for(lambda: finished(run), why=lambda: first.said)
     first.process.kill()
     first.wait()
     two = [command('resume', run) for _ in range(2)]

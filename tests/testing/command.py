@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from syno_nni.run.journal import read_journal
+
 
 def write_file(path: Path, **changes: Any) -> Path:
     """The experiment file of a search that takes seconds."""
@@ -30,6 +32,12 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120.0, why: Callable
         assert time.monotonic() < deadline, f'waited in vain: {why()}'
         time.sleep(0.1)
     return value
+
+
+def finished(run: Path) -> int:
+    """How many candidates of a run have an outcome, the baseline included; the run may not have begun yet."""
+    path = run / 'journal.jsonl'
+    return len(read_journal(path).finished) if path.exists() else 0
 
 
 @dataclass
