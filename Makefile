@@ -10,9 +10,10 @@ JOBS   ?= 2
 
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
+TESTED  := $(VENV)/.installed-for-tests
 PACKAGE := setup.cfg pyproject.toml
 
-.PHONY: help install search test test-oldest soak lint clean
+.PHONY: help install search test test-oldest soak lint lint-style lint-imports lint-types lint-tools clean
 .DEFAULT_GOAL := help
 
 help:
@@ -36,10 +37,15 @@ $(STAMP): $(PACKAGE) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]'
 	@touch $@
 
+# With the optional parts that tests run where they are there: ONNX, OpenVINO, Graphviz.
+$(TESTED): $(STAMP)
+	@$(BIN)/python -m pip install --quiet -e '.[test,onnx,openvino,draw]' && touch $@ || \
+	  echo 'note: not all of ONNX, OpenVINO and Graphviz can be installed here; the tests that need them will skip' >&2
+
 search: $(STAMP)
 	$(BIN)/syno-nni search $(CONFIG) $(ARGS)
 
-test: $(STAMP)
+test: $(TESTED)
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 # With the oldest version of every dependency that setup.cfg allows, in an environment of its own.
@@ -48,16 +54,24 @@ test-oldest:
 	.venv-oldest/bin/python -m pip install --quiet -c tests/oldest.txt -e '.[test]'
 	.venv-oldest/bin/python -m pytest -n $(JOBS) $(ARGS)
 
-soak: $(STAMP)
+soak: $(TESTED)
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
-# import-linter wants the package in one tree, which the mapped folders are not; a build is.
-lint: $(STAMP)
+lint: lint-style lint-imports lint-types
+
+lint-tools: $(STAMP)
 	@$(BIN)/python -c 'import importlinter, mypy' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[dev]'
+
+lint-style: lint-tools
 	$(BIN)/ruff check .
+
+# import-linter wants the package in one tree, which the mapped folders are not; a build is.
+lint-imports: lint-tools
 	@rm -rf build/lint
 	@$(BIN)/python -c "import setuptools; setuptools.setup(script_args=['-q', 'build_py', '--build-lib', 'build/lint'])" 2>/dev/null
 	cd build/lint && PYTHONPATH=. $(abspath $(BIN))/lint-imports --config $(CURDIR)/.importlinter
+
+lint-types: lint-tools
 	$(BIN)/mypy
 
 clean:

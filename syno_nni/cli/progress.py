@@ -1,6 +1,7 @@
 """What a search shows while it runs: a bar, and a line for every outcome."""
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -42,8 +43,9 @@ class Progress:
             self._show(state)
 
     def tell(self, line: str) -> None:
-        """Write a line to stdout without disturbing the bar."""
-        with self._bar.external_write_mode():
+        """Write a line to stdout without disturbing the bar. Nothing happens where nobody reads any more: a search does not
+        end because its terminal was closed."""
+        with contextlib.suppress(OSError), self._bar.external_write_mode():
             say(line)
 
     def _show(self, state: RunState) -> None:

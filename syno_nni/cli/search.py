@@ -7,7 +7,7 @@ from pathlib import Path
 from syno_nni.errors import ConfigError
 from syno_nni.files import check_path
 from syno_nni.run.config import is_nnictl_file, load_config, load_yaml
-from syno_nni.run.directory import new_run_directory
+from syno_nni.run.directory import new_run_directory, planned_run_directory
 
 from .arguments import SubParsers, add_run_options, with_run_options
 from .terminal import say
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     config = with_run_options(load_config(args.config), args)
     if args.dry_run:
-        check_path(args.run_dir or new_run_directory(config), error=ConfigError, what='the run directory')
+        check_path(args.run_dir or planned_run_directory(config), error=ConfigError, what='the run directory')
         from syno_nni.search.preflight import check
         check(config)
         say(config.to_yaml(), end='')

@@ -42,10 +42,10 @@ def measurement_lock(patience_s: float = PATIENCE_S) -> Iterator[None]:
         return
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(lock_path().open('a'))
+            file = stack.enter_context(_open(lock_path()))
             _acquired(file)
-        except OSError as error:
-            _log.warning('cannot lock the file of measurements (%s): measuring without knowing of others', error)
+        except OSError as error:  # another user was there first, there is no room, or no lock to be had
+            _log.warning('cannot lock %s (%s): measuring without knowing of others', lock_path(), error.strerror or error)
             yield
             return
         deadline = time.monotonic() + patience_s
@@ -61,7 +61,14 @@ def measurement_lock(patience_s: float = PATIENCE_S) -> Iterator[None]:
             _held.by_this_thread = False
 
 
-def _acquired(file: IO[str]) -> bool:
+def _open(path: Path) -> IO[bytes]:
+    """For this user alone: whoever could open it could hold it. Follows no link and waits for no pipe that others left in a
+    folder that all share."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    return os.fdopen(os.open(path, flags, 0o600), 'rb')
+
+
+def _acquired(file: IO[bytes]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,13 +18,17 @@ from pathlib import Path
 
 import psutil
 
-from syno_nni.errors import EngineError
+from syno_nni.errors import EngineError, shown
+from syno_nni.text import one_line
 
 from .patches import TUNER_PATIENCE_S, check_version
 
 _log = logging.getLogger(__name__)
 
 LOOPBACK = '127.0.0.1'
+OLDEST_NODE = (18, 15)
+"""What the manager's own package asks for."""
+_NODE_PATIENCE_S = 60
 
 
 def check_port(port: int) -> None:
@@ -35,6 +41,28 @@ def check_port(port: int) -> None:
         except OSError as error:
             raise EngineError(f'port {port} cannot be used ({error.strerror}): stop what listens there, or choose '
                               f'another one with --port, such as {free_port()}') from None
+
+
+def check_node() -> None:
+    """Raise :class:`EngineError` unless the node that comes with NNI runs here, and is one that its manager can run on."""
+    import nni_node
+    node = Path(next(iter(nni_node.__path__), '')) / ('node.exe' if sys.platform == 'win32' else 'node')
+    advice = ('pip install --force-reinstall nni brings it again; `engine: sequential` (or --engine sequential) searches '
+              'without it')
+    try:
+        done = subprocess.run([node, '--version'], capture_output=True, text=True, errors='replace', timeout=_NODE_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        raise EngineError(f"NNI's manager needs {node}, which does not answer; {advice}") from None
+    except OSError as error:
+        raise EngineError(f"NNI's manager needs {node}, which cannot be run: {error.strerror}; {advice}") from None
+    if done.returncode:
+        why = one_line(done.stderr)[:200]
+        raise EngineError(f"NNI's manager needs {node}, which ends with status {done.returncode}{f': {why}' if why else ''}; "
+                          f'{advice}')
+    version = re.match(r'v(\d+)\.(\d+)\.', done.stdout)
+    if version is None or tuple(map(int, version.groups())) < OLDEST_NODE:
+        raise EngineError(f"NNI's manager needs node {'.'.join(map(str, OLDEST_NODE))} or newer, and {node} is "
+                          f'{shown(done.stdout.strip())}; {advice}')
 
 
 def free_port() -> int:

@@ -177,7 +177,7 @@ def run_experiment(experiment: SynoExperiment, port: int,
                    on_start: Callable[[str | None], None] | None = None) -> None:
     """Run an experiment to its end in this thread, and leave nothing behind: no manager, no trial, no port.
 
-    SIGINT and SIGTERM end it by a KeyboardInterrupt, after everything is stopped.
+    SIGINT, SIGTERM and SIGHUP end it by a KeyboardInterrupt, after everything is stopped.
 
     Args:
         port: for the manager and its web UI, when the engine has them.
@@ -193,6 +193,9 @@ def run_experiment(experiment: SynoExperiment, port: int,
     with patches.client(), interruptible():
         try:
             experiment.start(port)
+        except patches.ManagerEnded:
+            check_port(port)  # which says more, if another program was faster
+            raise
         except (OSError, RuntimeError) as error:
             if isinstance(error, EngineError):
                 raise

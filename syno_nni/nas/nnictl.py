@@ -10,6 +10,9 @@ import sys
 from syno_nni.errors import SynoError
 
 from . import patches
+from .manager import check_node
+
+_STARTING = ('create', 'resume', 'view')
 
 
 def main() -> None:
@@ -17,6 +20,8 @@ def main() -> None:
     host = os.environ.get('SYNO_NNI_BIND', '')
     try:
         with patches.nnictl(os.environ.get('SYNO_NNI_TOKEN', ''), host):
+            if sys.argv[1:2] and sys.argv[1] in _STARTING:
+                check_node()
             from nni.tools.nnictl.nnictl import parse_args
             sys.argv[0] = 'nnictl'
             parse_args()

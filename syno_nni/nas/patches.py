@@ -14,6 +14,7 @@ import inspect
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -40,6 +41,7 @@ SHAPES = {
     'nni.common.serializer.load': 'string, fp, preserve_order, ignore_comments, json_tricks_kwargs',
     'nni.common.serializer.json_tricks': 'module',
     'nni.experiment.launcher._check_rest_server': 'port, retry, url_prefix',
+    'nni.experiment.launcher._start_rest_server': 'nni_manager_args, run_mode',
     'nni.experiment.rest.request': 'method, port, api, data, prefix',
     'nni.experiment.rest.timeout': 'int',
     'nni.experiment.experiment.Experiment._start_nni_manager': 'self, port, debug, run_mode, tuner_command_channel, tags',
@@ -54,6 +56,10 @@ SHAPES = {
 """What is patched or relied upon: dotted name to the names of its parameters, or to its type."""
 
 _tokens: dict[int, str] = {}
+
+
+class ManagerEnded(EngineError):
+    """NNI's manager has ended at its start."""
 
 
 def check_version() -> None:
@@ -122,22 +128,36 @@ def no_comments() -> None:
 @contextmanager
 def client() -> Iterator[None]:
     """NNI's Python client of its manager, in this process: it waits longer for the manager to start (NNI 3.0 gives up after
-    three seconds, and node takes longer on a busy machine) and knows the tokens of :func:`use_token`."""
+    three seconds, and node takes longer on a busy machine), raises :class:`ManagerEnded` at once when there is nothing to
+    wait for, and knows the tokens of :func:`use_token`."""
     launcher, rest = importlib.import_module('nni.experiment.launcher'), importlib.import_module('nni.experiment.rest')
-    check_shape('nni.experiment.launcher._check_rest_server')
-    check = launcher._check_rest_server
-    defaults, request = check.__defaults__, rest.request
+    request, start = rest.request, launcher._start_rest_server
+    managers: list[Any] = []
 
     def with_token(method: str, port: int | None, api: str, data: Any = None, prefix: str | None = None) -> Any:
         return request(method, port, api, data, '/'.join(filter(None, (prefix, _token_of(port)))) or None)
 
-    check.__defaults__ = (START_PATIENCE_S, None)
-    try:
-        with (_replaced('nni.experiment.rest.request', with_token),
-              _replaced('nni.experiment.rest.timeout', TUNER_PATIENCE_S + START_PATIENCE_S)):
-            yield
-    finally:
-        check.__defaults__ = defaults
+    def remembering(nni_manager_args: Any, run_mode: Any) -> Any:
+        managers.append(start(nni_manager_args, run_mode))
+        return managers[-1]
+
+    def wait_for_manager(port: int, retry: int = START_PATIENCE_S, url_prefix: str | None = None) -> None:
+        for _ in range(retry):
+            status = managers[-1].poll() if managers else None
+            if status is not None:
+                raise ManagerEnded(f"NNI's manager ended at its start, with status {status}; what it said is above, or in "
+                                   'log/nnictl_stderr.log of the experiment')
+            with contextlib.suppress(Exception):
+                rest.get(port, '/check-status', url_prefix)
+                return
+            time.sleep(1)
+        rest.get(port, '/check-status', url_prefix)
+
+    with (_replaced('nni.experiment.rest.request', with_token),
+          _replaced('nni.experiment.rest.timeout', TUNER_PATIENCE_S + START_PATIENCE_S),
+          _replaced('nni.experiment.launcher._start_rest_server', remembering),
+          _replaced('nni.experiment.launcher._check_rest_server', wait_for_manager)):
+        yield
 
 
 def use_token(port: int, token: str) -> None:

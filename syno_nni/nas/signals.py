@@ -11,6 +11,7 @@ _IF_DEFAULT = tuple(getattr(signal, name) for name in ('SIGHUP', 'SIGUSR1', 'SIG
 """Batch systems announce the end of a job's time by one of these, a terminal that is closed by SIGHUP. Handled only where
 they would end the process: nohup has it ignore SIGHUP, and a program around may have handlers of its own."""
 
+_blocks = 0
 _depth = 0
 _pending: int | None = None
 _interrupted = False
@@ -20,17 +21,21 @@ _interrupted = False
 def interruptible() -> Iterator[None]:
     """In the block SIGTERM and other requests to stop do what SIGINT does. NNI's engines treat a KeyboardInterrupt as the
     user's wish, and any other exception as a failure of the trial. Further signals are ignored: what follows is only
-    being stopped, which is bounded in time. Outside the main thread nothing changes."""
-    global _interrupted
+    being stopped, which is bounded in time. Blocks may be nested; outside the main thread nothing changes."""
+    global _interrupted, _blocks
     if not _in_main_thread():
         yield
         return
-    _interrupted = False
-    numbers = [signal.SIGINT, signal.SIGTERM, *(n for n in _IF_DEFAULT if signal.getsignal(n) is signal.SIG_DFL)]
+    if not _blocks:
+        _interrupted = False
+    _blocks += 1
+    numbers = [signal.SIGINT, signal.SIGTERM, *(n for n in _IF_DEFAULT
+                                                if signal.getsignal(n) in (signal.SIG_DFL, _interrupt))]
     before = {number: signal.signal(number, _interrupt) for number in numbers}
     try:
         yield
     finally:
+        _blocks -= 1
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from syno_nni.errors import SynoError
 from syno_nni.modes import training
 from syno_nni.run.candidate import Failure, Miss
 from syno_nni.run.records import OutcomeKind
@@ -37,6 +38,14 @@ class Rejected(Exception):
         # A Miss says by how far, too.
         super().__init__(reason)
         self.reason = reason
+
+
+class Diverged(SynoError):
+    """A model gives outputs that are no finite numbers, of which accuracy and loss say nothing."""
+
+
+_KINDS = {TrialTimeout: OutcomeKind.TIMEOUT, Diverged: OutcomeKind.INVALID_METRIC}
+# Whatever else ends an evaluation is an exception.
 
 
 @dataclass(frozen=True)
@@ -86,14 +95,22 @@ class StageLog:
         """What to report when ``error`` ends the evaluation."""
         if isinstance(error, Rejected):
             return Failure.rejection(error.reason, self.stage, self.metrics)
-        kind = OutcomeKind.TIMEOUT if isinstance(error, TrialTimeout) else OutcomeKind.EXCEPTION
+        kind = next((kind for known, kind in _KINDS.items() if isinstance(error, known)), OutcomeKind.EXCEPTION)
         return Failure.of(kind, f'{type(error).__name__}: {error}', self.metrics)
 
 
 def gradient_norm(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """A score without training: the norm of the loss's gradient at one batch, over all parameters (Abdelfattah et al.,
-    "Zero-cost proxies for lightweight NAS", ICLR 2021). Leaves no gradients behind."""
+    "Zero-cost proxies for lightweight NAS", ICLR 2021). Leaves no gradients behind.
+
+    Raises:
+        Diverged: it is no finite number.
+    """
     with training(model), torch.enable_grad():
         loss = nn.functional.cross_entropy(model(x), y)
         gradients = torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
-    return float(torch.stack([g.norm() for g in gradients if g is not None]).norm())
+    norm = float(torch.stack([g.norm() for g in gradients if g is not None]).norm())
+    if not math.isfinite(norm):
+        raise Diverged(f'the gradient of the untrained model has the norm {norm} (loss {loss.item()}): the model gives outputs '
+                       'that are no finite numbers')
+    return norm

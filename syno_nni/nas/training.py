@@ -27,7 +27,7 @@ from syno_nni.measure.threads import torch_threads
 from syno_nni.modes import evaluating
 from syno_nni.run.config import EvaluationConfig
 
-from .stages import Rejected
+from .stages import Diverged, Rejected
 
 _OPTIMIZERS = {'sgd': torch.optim.SGD, 'adam': torch.optim.Adam, 'adamw': torch.optim.AdamW}
 
@@ -63,7 +63,9 @@ class RecipeModule(SupervisedLearningModule):
         accuracy = self.validation_accuracy()
         if self.report:
             nni.report_intermediate_result({'default': accuracy, 'accuracy': accuracy, 'loss': self.validation_loss()})
-        if self.stop is not None and (reason := self.stop(self.current_epoch, accuracy)) is not None:
+        if not all(bool(p.isfinite().all()) for p in self.parameters()):
+            self.trainer.should_stop = True  # there is no way back
+        elif self.stop is not None and (reason := self.stop(self.current_epoch, accuracy)) is not None:
             self.stopped, self.trainer.should_stop = reason, True
 
     def validation_accuracy(self) -> float:
@@ -71,9 +73,20 @@ class RecipeModule(SupervisedLearningModule):
         return round(float(self.trainer.callback_metrics['val_acc']), 6)
 
     def validation_loss(self) -> float:
-        """Mean loss of the last validation; a large number in place of infinity, which JSON does not know."""
-        loss = float(self.trainer.callback_metrics['val_loss'])
-        return round(loss, 6) if math.isfinite(loss) else 1e9
+        """Mean loss of the last validation; a large number in place of what JSON does not know."""
+        return round(self._loss, 6) if math.isfinite(self._loss) else 1e9
+
+    def check(self) -> None:
+        """Raise :class:`Diverged` unless the last validation had a finite loss: the accuracy of anything else is that of
+        the class with number 0."""
+        if not math.isfinite(self._loss):
+            raise Diverged(f'the loss on the validation split is {self._loss} after {self.current_epoch} of '
+                           f'{self.recipe.epochs} epochs: the model gives outputs that are no finite numbers; a lower '
+                           'evaluation.learningRate, or evaluation.clipGradient, may help')
+
+    @property
+    def _loss(self) -> float:
+        return float(self.trainer.callback_metrics['val_loss'])
 
     def _final_report(self) -> None:
         """Nothing: the evaluator reports when it has measured the latency too."""
@@ -98,6 +111,7 @@ def fit(model: nn.Module, recipe: EvaluationConfig, train: Dataset, val: Dataset
 
     Raises:
         Rejected: ``stop`` gave a reason.
+        Diverged: the model ends with outputs that are no numbers.
     """
     module = RecipeModule(recipe, num_classes, report, stop)
     order = torch.Generator().manual_seed(recipe.seed)
@@ -115,6 +129,7 @@ def fit(model: nn.Module, recipe: EvaluationConfig, train: Dataset, val: Dataset
             val_dataloaders=DataLoader(val, batch_size=4 * batch_size))
         with _plain_interrupts():
             evaluator.evaluate(model)
+        module.check()
         if module.stopped is not None:
             raise Rejected(module.stopped)
         return {'accuracy': module.validation_accuracy(), 'loss': module.validation_loss()}

@@ -27,7 +27,7 @@ PENALTY = 0.0
 """The objective that NNI is told for a candidate without a result."""
 
 _LONGEST_MESSAGE = 500
-_REPORTED = (OutcomeKind.TIMEOUT, OutcomeKind.REJECTED)
+_REPORTED = (OutcomeKind.TIMEOUT, OutcomeKind.REJECTED, OutcomeKind.INVALID_METRIC)
 # What a trial may say of itself; whatever else it claims is an exception.
 _UNKNOWN_MISS = 1.0
 

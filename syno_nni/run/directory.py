@@ -9,6 +9,8 @@
 """
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import re
 import time
@@ -27,13 +29,42 @@ from .state import RunState
 CONFIG_FILE = 'config.yml'
 
 
-def new_run_directory(config: SearchConfig) -> Path:
+def planned_run_directory(config: SearchConfig) -> Path:
     """Where a new run goes: ``runDirectory`` if the configuration names one, else ``runs/<name>-<date>-<time>``."""
     if config.run_directory:
         return Path(config.run_directory)
     name = re.sub(r'\W+', '-', config.experiment_name).strip('-') or 'run'
-    path = Path('runs') / f'{name}-{time.strftime("%Y%m%d-%H%M%S")}'
-    return path if not path.exists() else path.with_name(f'{path.name}-{os.getpid()}')
+    return Path('runs') / f'{name}-{time.strftime("%Y%m%d-%H%M%S")}'
+
+
+def new_run_directory(config: SearchConfig) -> Path:
+    """:func:`planned_run_directory`, or one beside it that no other run has.
+
+    Unless the configuration names it, it is made, so that a search that begins in the same second takes another one; if it
+    stays empty, it goes when the process ends.
+
+    Raises:
+        JournalError: it cannot be made.
+    """
+    wanted = planned_run_directory(config)
+    if config.run_directory:
+        return wanted
+    for path in (wanted, *(wanted.with_name(f'{wanted.name}-{os.getpid() + i}') for i in range(100))):
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise JournalError(f'cannot make the run directory {show_path(path)}: {error.strerror}') from None
+        atexit.register(_remove_empty, path.absolute())
+        return path
+    raise JournalError(f'{wanted.parent} holds a hundred runs of this name and second; name another one with --run-dir')
+
+
+def _remove_empty(path: Path) -> None:
+    for folder in (path, path.parent):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def open_run(config: SearchConfig, run_dir: Path, *, resume: bool = False, listener: Listener | None = None) -> Journal:

@@ -5,6 +5,8 @@
   that cannot be read means a damaged file, which is refused with file and line and left as it is.
 - One process writes at a time: it holds ``flock`` on ``run.lock``, which names its pid and host. The kernel releases
   the lock of a dead process, so a stale lock needs no clean-up.
+- Every append looks whether the file is still the one that was read, and as long: what was removed, moved or changed
+  meanwhile is an error, not the beginning of another half of a run.
 - Reading changes nothing.
 """
 from __future__ import annotations
@@ -66,9 +68,9 @@ class Journal:
         self._file: int | None = None
         self._lock = _RunLock(directory / LOCK_FILE)
         try:
-            self.state, self._size = RunState(), 0
+            self.state, self._size, self._torn = RunState(), 0, False
             if exists(self.path):
-                self.records, self.state, self._size = _load(self.path)
+                self.records, self.state, self._size, self._torn = _load(self.path)
         except BaseException:
             self._lock.release()
             raise
@@ -77,8 +79,9 @@ class Journal:
         """Write ``record`` and take it into the state; on return it is on disk.
 
         Raises:
-            JournalError: the record contradicts the state, the journal is closed, or the disk refuses (full,
-                read-only, ...). The file then ends with the last complete record, as before.
+            JournalError: the record contradicts the state, the journal is closed, the file was removed, moved or changed
+                by somebody else, or the disk refuses (full, read-only, ...). The file then ends with the last complete
+                record, as before.
         """
         line = json.dumps(record.model_dump(mode='json'), ensure_ascii=False, allow_nan=False) + '\n'
         with self._mutex:
@@ -103,6 +106,7 @@ class Journal:
         try:
             if self._file is None:
                 self._file = self._open()
+            self._check_file(self._file)
             written = os.write(self._file, data)
             if written < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -114,17 +118,38 @@ class Journal:
         self._size += len(data)
 
     def _open(self) -> int:
-        new = not exists(self.path)
-        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        new = not self.records
         try:
-            if os.fstat(file).st_size != self._size:
-                os.ftruncate(file, self._size)  # the torn line, of which the reader has warned
+            file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if new else 0), 0o644)
+        except FileNotFoundError:
+            raise self._gone() from None
+        try:
+            if self._torn:
+                os.ftruncate(file, self._size)  # of which the reader has warned
+                self._torn = False
             if new:
                 _sync_directory(self.path.parent)
         except OSError:
             os.close(file)
             raise
         return file
+
+    def _check_file(self, file: int) -> None:
+        """Raise JournalError unless ``file`` is what stands at the path, and holds what was written."""
+        ours = os.fstat(file)
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            raise self._gone() from None
+        if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino):
+            raise self._gone()
+        if ours.st_size != self._size:
+            raise JournalError(f'{self.path}: something else has changed the journal while this search wrote it (want '
+                               f'{self._size} bytes, got {ours.st_size}); restore the file from a copy, then resume the run')
+
+    def _gone(self) -> JournalError:
+        return JournalError(f'{self.path}: the run directory was removed, moved or replaced while the search was running; '
+                            'what was recorded went with it: put it back and resume the run, or start a new one')
 
     def _cut_back(self) -> None:
         """Remove what a failed write left. Where that fails too, the next reader drops it as a torn line."""
@@ -133,7 +158,7 @@ class Journal:
         try:
             os.ftruncate(self._file, self._size)
         except OSError:
-            _log.warning('%s: could not remove an incomplete line', self.path)
+            self._torn = True
         # Reopened by the next append, which looks at the size again.
         os.close(self._file)
         self._file = None
@@ -154,8 +179,8 @@ class Journal:
         self.close()
 
 
-def _load(path: Path) -> tuple[list[Record], RunState, int]:
-    """The records, the state they make, and the number of bytes of complete lines."""
+def _load(path: Path) -> tuple[list[Record], RunState, int, bool]:
+    """The records, the state they make, the number of bytes of complete lines, and whether a torn line follows."""
     data = read_bytes(path, limit=JOURNAL_BYTES, error=JournalError, what='the journal')
     size = data.rfind(b'\n') + 1
     if size < len(data):
@@ -168,7 +193,7 @@ def _load(path: Path) -> tuple[list[Record], RunState, int]:
         except JournalError as error:
             raise JournalError(f'{path}, line {number}: {error}; restore the file from a copy') from None
         records.append(record)
-    return records, state, size
+    return records, state, size, size < len(data)
 
 
 def _records(data: bytes, path: Path) -> Iterator[tuple[int, Record]]:
@@ -258,8 +283,11 @@ class _RunLock:
             raise JournalError(f'{path.parent}: in use by {holder}; if that process is gone, delete {path}')
         if holder:
             _log.info('%s: took over the lock of %s, which ended without releasing it', path.parent, holder)
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f'pid {os.getpid()} on {host}\n'.encode(), 0)
+        try:
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f'pid {os.getpid()} on {host}\n'.encode(), 0)
+        except OSError as error:
+            raise JournalError(f'{path}: cannot write: {error.strerror}; make room or the directory writable') from None
 
     def _holder(self) -> str:
         """``pid 123 on host``, or '' after a clean release."""

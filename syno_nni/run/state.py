@@ -79,12 +79,16 @@ class RunState:
     ended: Ended | None = None
     started_at: float | None = None
     updated_at: float | None = None
+    elapsed_s: float = 0.0
+    """Seconds between the first and the last record; a clock that was set back meanwhile takes nothing away."""
     sessions: int = 0
     """How many processes have worked on the run."""
 
     def apply(self, record: Record) -> None:
         """Take one record in; raise JournalError and change nothing when it contradicts the state."""
         self.check(record)
+        if self.updated_at is not None:
+            self.elapsed_s += max(0.0, record.time - self.updated_at)
         self.updated_at = record.time
         match record:
             case Header():

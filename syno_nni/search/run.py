@@ -15,7 +15,7 @@ from syno_nni.files import show_path
 from syno_nni.nas.evaluator import OperatorEvaluator
 from syno_nni.nas.filters import ProfilerFilter
 from syno_nni.nas.flat_space import FlatModelSpace
-from syno_nni.nas.manager import check_port
+from syno_nni.nas.manager import check_node, check_port
 from syno_nni.nas.nni_experiment import make_experiment, run_experiment
 from syno_nni.nas.profiler import MacsProfiler, ParamsProfiler
 from syno_nni.nas.signals import interruptible
@@ -51,10 +51,13 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool = False, lis
     Raises:
         SynoError: of several kinds, with a message of one line, for whatever is wrong with the input; nothing is
             changed then. An :class:`EngineError` when NNI fails later: the run can be resumed.
-        KeyboardInterrupt: SIGINT or SIGTERM stopped the search; it can be resumed.
+        KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP stopped the search; it can be resumed.
     """
     if config.engine != 'sequential':
+        check_node()
         check_port(config.port)
+    if config.engine == 'remote':
+        check_port(config.port + 1)  # where the other machines report
     for machine in config.machine_list if config.engine == 'remote' else ():
         if not Path(machine.ssh_key_file).expanduser().is_file():
             raise ConfigError(f'machineList: there is no SSH key {machine.ssh_key_file} for {machine.user}@{machine.host}')
@@ -70,7 +73,7 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool = False, lis
     strategy = strategy_of(config)
     for choice in space.simplify().values():
         choice.space  # noqa: B018 - built here, so that an impossible space is an error before anything starts
-    with open_run(config, run_dir, resume=resume, listener=listener) as journal:
+    with open_run(config, run_dir, resume=resume, listener=listener) as journal, interruptible():
         try:
             strategy.journal = journal
             _restore(strategy, journal)
@@ -127,10 +130,9 @@ def _test(journal: Journal, space: ModelSpace, evaluator: OperatorEvaluator, tel
         return
     tell('accuracy on the test split: training ' + ' and '.join(c.id for c in untested) + ' once more')
     model_space = FlatModelSpace.from_model(space, evaluator)
-    with interruptible():
-        for candidate in untested:
-            metrics = evaluator.test(model_space.freeze(dict(candidate.sample)))
-            journal.append(Tested(id=candidate.id, metrics=metrics))
+    for candidate in untested:
+        metrics = evaluator.test(model_space.freeze(dict(candidate.sample)))
+        journal.append(Tested(id=candidate.id, metrics=metrics))
 
 
 def _other_order(journal: Journal) -> str | None:
@@ -145,8 +147,8 @@ def _other_order(journal: Journal) -> str | None:
 
 
 def _end(journal: Journal, record: Ended) -> None:
-    """Note the end, unless the journal is what failed."""
+    """Note the end, unless the journal is what failed: then that is what is raised, and said once."""
     try:
         journal.append(record)
     except JournalError as error:
-        _log.warning('the end of the search could not be recorded: %s', error)
+        _log.info('the end of the search could not be recorded: %s', error)

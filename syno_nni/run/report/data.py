@@ -39,7 +39,7 @@ def report_data(state: RunState, run_dir: Path | None = None, facts: ModelFacts 
         'front': [candidate_data(c, state) for c in state.front],
         'outcomes': outcome_counts(state),
         'seconds_by_stage': {c.name: round(c.total_s, 3) for c in all_costs(state)},
-        'seconds': None if state.started_at is None else round(max((state.updated_at or 0) - state.started_at, 0), 3),
+        'seconds': None if state.started_at is None else round(state.elapsed_s, 3),
         'ended': None if state.ended is None else state.ended.reason,
         'latency_conditions': latency_conditions(state),
         'environment': state.environment,

@@ -221,7 +221,7 @@ def _config_yaml(state: RunState) -> str:
 
 
 def _wall(state: RunState) -> str:
-    return duration(max((state.updated_at or 0) - (state.started_at or 0), 0))
+    return duration(state.elapsed_s)
 
 
 def _percent(trial: Trial | None, name: str) -> str:

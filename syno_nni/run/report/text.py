@@ -75,7 +75,7 @@ def _remarks(state: RunState, listed: list[Trial]) -> Iterator[str]:
 
 
 def _ending(state: RunState) -> str:
-    taken = duration(max((state.updated_at or 0) - (state.started_at or 0), 0))
+    taken = duration(state.elapsed_s)
     if state.ended is None:
         return f'no end recorded after {taken}'
     words = {'budget': 'budget used up', 'time': 'time used up', 'exhausted': 'nothing new left in the space',

@@ -18,7 +18,7 @@ from syno_nni.nas.manager import end_process_tree, free_port
 from syno_nni.nas.patches import token_in
 from syno_nni.run.journal import read_journal
 
-from ...testing.browser import CHROMIUM, look_at_web_ui
+from ...testing.browser import CHROMIUM, look_at_web_ui, rest_needs_chromium
 from ...testing.nnictl import get
 
 FILE: dict[str, Any] = {
@@ -90,3 +90,4 @@ def test_nnictl_runs_a_search(tmp_path: Path, environment: dict[str, str]) -> No
     while any(c.laddr.port == port and c.status == 'LISTEN' for c in psutil.net_connections('tcp')):
         assert time.monotonic() < deadline, 'the manager is still there'
         time.sleep(0.2)
+    rest_needs_chromium('the web UI')

@@ -63,6 +63,7 @@ def test_everything_is_put_back() -> None:
     before = {name: patches._find(name)[0].__dict__[patches._find(name)[1]] for name in patches.SHAPES}
     with patches.nnictl('0' * 32, '127.0.0.1'), patches.own_channel(dict):
         assert launcher._check_rest_server.__defaults__ == (patches.START_PATIENCE_S, None)
+        assert launcher._start_rest_server is not before['nni.experiment.launcher._start_rest_server']
     assert {name: patches._find(name)[0].__dict__[patches._find(name)[1]] for name in patches.SHAPES} == before
     assert launcher._check_rest_server.__defaults__ == (3, None)
 
@@ -82,6 +83,15 @@ def test_nni_waits_until_its_manager_listens(monkeypatch: pytest.MonkeyPatch) ->
         launcher._check_rest_server(1)
     tries.clear()
     with patches.client():
+        launcher._check_rest_server(1)
+
+
+def test_nobody_waits_for_a_manager_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nni.experiment import launcher
+    monkeypatch.setattr(launcher, '_start_rest_server', lambda nni_manager_args, run_mode: subprocess.Popen(['false']))
+    monkeypatch.setattr('nni.experiment.rest.get', lambda *_: (_ for _ in ()).throw(ConnectionError('no answer')))
+    with patches.client(), pytest.raises(patches.ManagerEnded, match='ended at its start, with status 1'):
+        launcher._start_rest_server(None, None)
         launcher._check_rest_server(1)
 
 

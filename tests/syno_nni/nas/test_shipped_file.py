@@ -25,6 +25,10 @@ def test_create_list_stop_view_and_resume(command: str, tmp_path: Path) -> None:
         said = _create(command, port, environment)
         experiment, root, token = nnictl.experiment(tmp_path / 'home')
         assert bool(token) == (command != 'nnictl')
+        listening = {c.laddr.ip for c in psutil.net_connections('tcp') if c.status == 'LISTEN' and c.laddr.port == port}
+        # As docs/search.md says of both.
+        assert listening == {'127.0.0.1'} if token else listening <= {'::', '0.0.0.0'}
+        assert listening
         if token:
             assert f'http://localhost:{port}/{token}/oview' in said
             others = {a.address for group in psutil.net_if_addrs().values() for a in group} - {'127.0.0.1', '::1'}

@@ -28,7 +28,7 @@ def test_new_run_directories_have_names_of_their_own(config: SearchConfig, tmp_p
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     first = new_run_directory(config)
-    first.mkdir(parents=True)
+    assert first.is_dir(), 'one that begins in the same second must not take it'
     assert first.parent == Path('runs') and first.name.startswith('quickstart-')
     assert new_run_directory(config) != first
     assert new_run_directory(config.replace(run_directory='here')) == Path('here')
