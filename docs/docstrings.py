@@ -28,3 +28,8 @@ class Docstrings(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         if obj.docstring is not None:
             obj.docstring.value = markdown(obj.docstring.value)
+
+
+def on_page_content(html: str, **kwargs: Any) -> str:
+    """Files by their place in the repository: `make docs` reads them from a build of the package (a hook of mkdocs)."""
+    return re.sub(r'build/docs/(syno_nni/(?=model_zoo/|search_spaces/|strategies/))?', '', html)
