@@ -54,7 +54,7 @@ from syno_nni.synthesis.presets import PRESETS
 from syno_nni.synthesis import OperatorSpace
 from syno_nni.testing.spaces import OperatorSpaceSuite
 """,
-    'search.md': "import pytest\nfrom syno_nni.strategies import SynoRandom as MyStrategy\n",
+    'search.md': 'import pytest\nfrom syno_nni.strategies import SynoRandom as MyStrategy\n',
 }
 
 
