@@ -13,7 +13,7 @@ STAMP   := $(VENV)/.installed
 TESTED  := $(VENV)/.installed-for-tests
 PACKAGE := setup.cfg pyproject.toml
 
-.PHONY: help install search test test-oldest soak lint lint-style lint-imports lint-types lint-tools clean
+.PHONY: help install search test test-oldest soak lint lint-style lint-imports lint-types lint-tools docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo 'make test-oldest   the tests with the oldest dependencies that setup.cfg allows'
 	@echo 'make soak      kill real searches a hundred times in all and let them go on; most of an hour'
 	@echo 'make lint      ruff, import-linter, mypy'
+	@echo 'make docs      the documentation site in site/; a broken link is an error'
 	@echo 'make install   an editable install into $(VENV) (EXTRAS=all for every optional part)'
 	@echo 'make clean     remove build leftovers; run directories and $(VENV) stay'
 
@@ -74,6 +75,13 @@ lint-imports: lint-tools
 lint-types: lint-tools
 	$(BIN)/mypy
 
+# Like the linter, what reads the docstrings wants the package in one tree.
+docs: $(STAMP)
+	@$(BIN)/python -c 'import material, mkdocstrings' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[docs]'
+	@rm -rf build/docs
+	@$(BIN)/python -c "import setuptools; setuptools.setup(script_args=['-q', 'build_py', '--build-lib', 'build/docs'])" 2>/dev/null
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
+
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +

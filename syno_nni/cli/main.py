@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from syno_nni import __version__
 from syno_nni.errors import SynoError
 
-from . import nnictl, report, resume, retrofit, search, show, slots, zoo
+from . import env, nnictl, report, resume, retrofit, search, show, slots, zoo
 from .terminal import Formatter, Parser, complain, forget_stdout, prepare_streams
 
-COMMANDS = (search, resume, report, show, slots, retrofit, zoo, nnictl)
+COMMANDS = (search, resume, report, show, slots, retrofit, zoo, nnictl, env)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
