@@ -47,4 +47,10 @@ def test_pages_show_every_part_of_every_script() -> None:
         assert parts, f'{name}: no part is marked'
         for part in parts:
             assert f'{name}.py:{part}"' in pages, f'no page shows {part} of {name}'
-        assert f'output/{name}.txt"' in pages, f'no page shows what {name} prints'
+        shown = re.findall(rf'output/{name}\.txt(?::(\d+):(\d+))?"', pages)
+        assert shown, f'no page shows what {name} prints'
+        if shown != [('', '')]:
+            lines_shown = [n for first, last in shown for n in range(int(first), int(last) + 1)]
+            printed = len((TUTORIALS / 'output' / f'{name}.txt').read_text(encoding='utf-8').splitlines())
+            assert lines_shown == sorted(set(lines_shown)), f'{name}: a line is shown twice'
+            assert set(lines_shown) <= set(range(1, printed + 1)) and len(lines_shown) >= printed - 2, f'{name}: other lines'
