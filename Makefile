@@ -75,12 +75,12 @@ lint-imports: lint-tools
 lint-types: lint-tools
 	$(BIN)/mypy
 
-# Like the linter, what reads the docstrings wants the package in one tree.
+# Not --quiet, under which --strict sees no warning. Like the linter, what reads the docstrings wants the package in one tree.
 docs: $(STAMP)
 	@$(BIN)/python -c 'import material, mkdocstrings' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[docs]'
 	@rm -rf build/docs
 	@$(BIN)/python -c "import setuptools; setuptools.setup(script_args=['-q', 'build_py', '--build-lib', 'build/docs'])" 2>/dev/null
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache

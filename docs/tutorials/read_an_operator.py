@@ -69,9 +69,6 @@ print(layer.plan)
 folder = Path('pictures')
 folder.mkdir(exist_ok=True)
 for number, op in enumerate(steps.values()):
-    try:
-        draw(op, folder / f'step_{number}.svg')
-    except sn.SynoError:                      # no Graphviz here: the Graphviz source can be drawn elsewhere
-        draw(op, folder / f'step_{number}.dot')
+    draw(op, folder / f'step_{number}.svg', sizes)     # with sizes: the receptive field, too
 print(len(list(folder.iterdir())), 'pictures')
 # --8<-- [end:pictures]
