@@ -37,7 +37,7 @@ class HillClimbing(SynoStrategy):
 # --8<-- [start:check]
 for check in STRATEGY_CHECKS:
     check(HillClimbing)
-    print('passes', check.__name__)
+print(f'passes all {len(STRATEGY_CHECKS)} checks')
 # --8<-- [end:check]
 
 # --8<-- [start:run]
