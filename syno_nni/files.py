@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -88,11 +89,18 @@ def parse_json(text: str | bytes, where: str, error: type[SynoError] = SynoError
         SynoError: of class ``error``: it is no JSON, holds NaN or infinities, or nests too deeply.
     """
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError:
         raise error(f'{where}: not JSON: nested too deeply') from None
     except ValueError as fault:  # also a number of more digits than Python reads
         raise error(f'{where}: not JSON: {fault}') from None
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f'{digits[:20]} is a number beyond those of double precision')
+    return number
 
 
 def _no_constant(name: str) -> Any:

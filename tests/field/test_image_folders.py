@@ -186,7 +186,7 @@ def test_colour_that_is_dropped_is_told(folder: Path) -> None:
 def test_a_pipe_among_the_images_is_named(folder: Path) -> None:
     import os
     os.mkfifo(folder / 'train' / 'cat' / 'pipe.png')
-    with pytest.raises(DataError, match=r'pipe\.png: not a regular file'):
+    with pytest.raises(DataError, match=r'pipe\.png: it is a named pipe, not a regular file'):
         load(folder)
 
 
