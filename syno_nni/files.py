@@ -54,6 +54,8 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int, error: type[SynoErro
             data = file.read(limit + 1)
         except OSError as fault:
             raise error(_cannot_read(path, what, fault)) from None
+    if data is None:  # a file of the kernel's that is regular by name and would wait for something to read
+        raise error(_cannot_read(path, what, BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))))
     if len(data) > limit:  # it has grown, or its size was not told
         raise error(_too_large(path, what, limit))
     return data

@@ -34,8 +34,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     if args.action != 'list' and not args.name:
         raise ConfigError(f'zoo {args.action} wants a name; `syno-nni zoo list` shows all')
-    if args.action == 'list' and args.name:
-        raise ConfigError(f'zoo list takes no name; did you mean `syno-nni zoo show {args.name}`?')
+    if args.action == 'list' and args.name is not None:
+        raise ConfigError(f'zoo list takes no name; did you mean `syno-nni zoo show {cell(args.name, 80)}`?')
     return {'list': _list, 'show': _show, 'verify': _verify}[args.action](args)
 
 

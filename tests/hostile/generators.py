@@ -118,7 +118,7 @@ def experiment_files(rng: random.Random, canary: Path) -> Iterator[Case]:
     base = _top(EXPERIMENT)
     values: list[Any] = [*data_values(canary), *RAW, *map(Raw, _python_tags(canary))]
     places = list(paths_in(EXPERIMENT))
-    names = [ESCAPES, 'x' * 300, 'x' * 5000, 'no/such.yml', '/dev/zero', '/proc/self/mem', '.', '', '\n', 'a b', '~', '-', '--']
+    names = [ESCAPES, 'x' * 300, 'x' * 5000, 'no/such.yml', '/dev/zero', '/proc/self/mem', '.', '', '\n', 'a b', '~', '-', '--x']
 
     def one_place() -> Case:
         text = _top(with_value(EXPERIMENT, rng.choice(places), rng.choice(values)))
