@@ -118,14 +118,15 @@ def _counted(memory: int | None, name: str) -> Iterator[None]:
         if parameter is not None:
             parameters += math.prod(parameter.shape)
             if memory is not None and _BYTES * parameters > memory:
-                raise ConfigError(f'model: {name} has more than {parameters / 1e9:.1f} billion parameters, and the memory of this '
-                                  f'machine ({memory / 1e9:.1f} GB) cannot hold them; choose a smaller model')
+                raise ConfigError(f'model: {name} has more than {parameters / 1e9:.1f} billion parameters, and the memory of '
+                                  f'this machine ({memory / 1e9:.1f} GB) cannot hold them; choose a smaller model')
 
     def count_modules(module: nn.Module, key: str, inner: nn.Module | None) -> None:
         nonlocal modules
         modules += 1
         if modules > _MOST_MODULES:
-            raise ConfigError(f'model: {name} has more than {_MOST_MODULES} layers with these arguments; choose a smaller model')
+            raise ConfigError(f'model: {name} has more than {_MOST_MODULES} layers with these arguments; choose '
+                              'a smaller model')
 
     hooks = (torch_module.register_module_parameter_registration_hook(count),
              torch_module.register_module_module_registration_hook(count_modules))
@@ -156,7 +157,8 @@ def look_into_folder(name: str) -> None:
     args = config.get('model_args')
     for key, value in args.items() if isinstance(args, dict) else ():
         if key in _READS_FILES:
-            raise ConfigError(f'{show_path(folder / "config.json")}: model_args.{key}: a folder holds its own weights; remove it')
+            raise ConfigError(f'{show_path(folder / "config.json")}: model_args.{key}: a folder holds its own weights; '
+                              'remove it')
         if key != 'slots':
             _check_argument(value, f'{show_path(folder / "config.json")}: model_args.{cell(key, 80)}')
     for name in _WEIGHTS:

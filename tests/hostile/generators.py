@@ -69,11 +69,14 @@ class Raw(str):
 
 RAW = [Raw(text) for text in (
     '9' * 100_000, '-' + '9' * 100_000, '0x' + 'f' * 100_000, '0' + '7' * 100_000, '0o' + '7' * 100_000, '0b' + '1' * 100_000,
-    '1:' + '59:' * 30_000 + '59', '1' + '_1' * 50_000, '1.' + '0' * 100_000, '1e' + '9' * 50_000, '1e-999999999', '.inf', '-.inf',
-    '.nan', '010', '08', '1:30', '2024-01-31', '2024-99-99 99:99:99', '1__0', '~', '', 'yes', 'no', 'on', '=', '<<', '*a', '&a x',
+    '1:' + '59:' * 30_000 + '59', '1' + '_1' * 50_000, '1.' + '0' * 100_000, '1e' + '9' * 50_000, '1e-999999999', '.inf',
+    '-.inf',
+    '.nan', '010', '08', '1:30', '2024-01-31', '2024-99-99 99:99:99', '1__0', '~', '', 'yes', 'no', 'on', '=', '<<', '*a',
+    '&a x',
     '&a [*a]', '!!int x', '!!float x', '!!binary "////"', '!!timestamp x', '!!set {a, b}', '!!omap [a: 1]', '!!pairs [a: 1]',
     '!!null x', '!!bool x', '!!map x', '!!seq x', '!!str x', '!local x', '! x', '!<tag:yaml.org,2002:python/name:os.system> x',
-    '"\\0"', '"\\ud800"', '"\\x1b[31m\\x07"', '"\\u202e"', '"' + 'x' * 100_000 + '"', '[' * 500, '{a: ' * 200, "'", '"', '|', '>',
+    '"\\0"', '"\\ud800"', '"\\x1b[31m\\x07"', '"\\u202e"', '"' + 'x' * 100_000 + '"', '[' * 500, '{a: ' * 200, "'", '"', '|',
+    '>',
     '? x', '- x', '@x', '%x', '\t', '{<<: {a: 1}}', '[1, 2', '{a: 1, a: 2}', '{[1]: 2}', '{? {a: 1} : 2}', '\x85', '\u2028')]
 
 
@@ -104,9 +107,11 @@ def _whole_files(base: str, canary: Path) -> list[Content]:
     """Files that are hostile as a whole, for any reader of YAML."""
     bomb = ''.join(f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * 9) if i else "x"}]\n' for i in range(12))
     return [*SPECIAL, b'', b'\0', b'\xff\xfe\x00\x00', b'\xef\xbb\xbf' + base.encode(), base.encode('utf-16'), b'\x80\x81\x82',
-            '[' * 100_000, '{' * 100_000, '- ' * 100_000, '? ' * 10_000, 'a: ' * 10_000, '[[]]', '1', 'x', '~', '[]', '--- a\n--- b',
+            '[' * 100_000, '{' * 100_000, '- ' * 100_000, '? ' * 10_000, 'a: ' * 10_000, '[[]]', '1', 'x', '~', '[]',
+            '--- a\n--- b',
             '%YAML 9.9\n---\n' + base, '%TAG ! tag:x,2000:\n---\n!a b', bomb, base + base, base + '\n\t\tx: 1',
-            ''.join(f'k{i}: {i}\n' for i in range(40_000)), base + ESCAPES + ': 1\n', f'"{ESCAPES!r}": {{x: 1}}\n', '#' * 900_000,
+            ''.join(f'k{i}: {i}\n' for i in range(40_000)), base + ESCAPES + ': 1\n', f'"{ESCAPES!r}": {{x: 1}}\n',
+            '#' * 900_000,
             'x: "' + 'y' * 2_000_000 + '"', base + 'model: {name: other}\n', 'model:\n  - a\n  b: c\n', base.replace(':', ';'),
             *(f'x: {tag}\n{base}' for tag in _python_tags(canary)), *(f'{base}{tag}: 1\n' for tag in _python_tags(canary)),
             *(f'{tag}\n' for tag in _python_tags(canary)), 'model: &m {name: a, self: *m}\n', 'x: ' + '&a ' * 1000 + 'y',
@@ -118,7 +123,8 @@ def experiment_files(rng: random.Random, canary: Path) -> Iterator[Case]:
     base = _top(EXPERIMENT)
     values: list[Any] = [*data_values(canary), *RAW, *map(Raw, _python_tags(canary))]
     places = list(paths_in(EXPERIMENT))
-    names = [ESCAPES, 'x' * 300, 'x' * 5000, 'no/such.yml', '/dev/zero', '/proc/self/mem', '.', '', '\n', 'a b', '~', '-', '--x']
+    names = [ESCAPES, 'x' * 300, 'x' * 5000, 'no/such.yml', '/dev/zero', '/proc/self/mem', '.', '', '\n', 'a b', '~', '-',
+             '--x']
 
     def one_place() -> Case:
         text = _top(with_value(EXPERIMENT, rng.choice(places), rng.choice(values)))
@@ -140,7 +146,8 @@ def experiment_files(rng: random.Random, canary: Path) -> Iterator[Case]:
     def model() -> Case:
         extra = rng.choice(['global_pool', 'img_size', 'drop_rate', 'checkpoint_path', 'pretrained_cfg', 'features_only',
                             'act_layer', 'block', 'cache_dir', 'pretrained', 'scriptable', 'output_stride', 'stem_width',
-                            'patch_size', 'cardinality', 'layers', 'channels', 'x', 'device', 'dtype', 'norm_layer', 'base_width'])
+                            'patch_size', 'cardinality', 'layers', 'channels', 'x', 'device', 'dtype', 'norm_layer',
+                            'base_width'])
         name = rng.choice([MODEL, MODEL, 'test_vit', 'resnet18_cifar', 'local-dir:.', 'local-dir:/dev', 'local-dir:', ESCAPES])
         data = {**EXPERIMENT, 'model': {'name': name, extra: rng.choice(values)}, 'slots': NO_SLOT}
         return Case('yaml', ('search', 'f.yml', '--run-dir', 'out'), {'f.yml': _top(data)})
@@ -194,8 +201,10 @@ def nnictl_files(rng: random.Random, canary: Path) -> Iterator[Case]:
 
 # --- operators --------------------------------------------------------------------------------------------------------
 
-_PIECES = ['out[', 'in[', 'w1[', 'sum[', ']', '[', '(', ')', ',', '*', '+', '-', '/', '//', '%', '^', '=', ':', '0', '1', '2', '7',
-           'n', 'c', 'h', 'C_in', 'C_out', 'H', 'N', 'k_1', 's', 'g', 'unfold(', 'shift(', 'n:N', ' ', '\n', '\x1b[31m', '\0', '٣',
+_PIECES = ['out[', 'in[', 'w1[', 'sum[', ']', '[', '(', ')', ',', '*', '+', '-', '/', '//', '%', '^', '=', ':', '0', '1', '2',
+           '7',
+           'n', 'c', 'h', 'C_in', 'C_out', 'H', 'N', 'k_1', 's', 'g', 'unfold(', 'shift(', 'n:N', ' ', '\n', '\x1b[31m', '\0',
+           '٣',
            '²', 'é', '9' * 30, '^-1', '^999', '^' * 5, '((((((', '__import__', 'lambda', '{', '}', '"', "'", ';', '#', '\u202e']
 
 
@@ -209,8 +218,10 @@ def formulas(rng: random.Random, canary: Path) -> Iterator[Case]:
              FORMULA.replace('in[', 'in' * 5000 + '['), f'{ESCAPES} = {ESCAPES}', FORMULA.replace('unfold', 'ｕｎｆｏｌｄ'),
              'out[n:N] = in[' + ' * '.join(f'w{i}[n]' for i in range(2000)) + ']', '\ud800=[', *code_in_text(canary),
              *(f'out[n:N] = in[{text}]' for text in code_in_text(canary))]
-    sizes = ['C_in=0', 'C_in=-1', 'C_in=' + '9' * 5000, 'C_in=1e9', 'C_in=99999999999999999999', 'x', '=', f'{ESCAPES}=3', 'C_in=٣',
-             'C_in=9223372036854775807,C_out=9223372036854775807,H=9223372036854775807', 'C_in=3,C_in=4', 'Q=1', 'H=1,k_1=999999']
+    sizes = ['C_in=0', 'C_in=-1', 'C_in=' + '9' * 5000, 'C_in=1e9', 'C_in=99999999999999999999', 'x', '=', f'{ESCAPES}=3',
+             'C_in=٣',
+             'C_in=9223372036854775807,C_out=9223372036854775807,H=9223372036854775807', 'C_in=3,C_in=4', 'Q=1',
+             'H=1,k_1=999999']
     graphs = ['g.txt', 'g.dot', f'{ESCAPES}.txt', 'no/such/g.txt', 'g', 'g.exe', 'x' * 300 + '.txt', '/dev/full/x.txt', '.']
 
     def pieces() -> Case:
@@ -253,7 +264,8 @@ def operator_json(rng: random.Random, canary: Path) -> Iterator[Case]:
     for _ in range(900):
         deep = ['shift', deep, 1]
     fixed: list[Content] = [
-        *SPECIAL, b'', b'\0', b'\xff', '[' * 100_000, '{"a":' * 50_000, 'NaN', '1', '"x"', 'null', '[]', '{}', '1e400', '-' * 1000,
+        *SPECIAL, b'', b'\0', b'\xff', '[' * 100_000, '{"a":' * 50_000, 'NaN', '1', '"x"', 'null', '[]', '{}', '1e400',
+        '-' * 1000,
         '{"format": 1, "format": 1}', '9' * 900_000, '"' + 'x' * 2_000_000 + '"', json.dumps({**good, 'format': 2}),
         json.dumps({**good, 'input': [deep]}), json.dumps({**good, 'input': good['input'] * 40}),
         json.dumps({**good, 'reductions': ['C_in'] * 64}), json.dumps({**good, 'outputs': ['N^99999'] * 4}),
@@ -288,7 +300,8 @@ def graph_dots(rng: random.Random, canary: Path) -> Iterator[Case]:
     loop = DOT.replace('op_1 -> out_1', 'op_1 -> op_1')
     fixed: list[Content] = [
         *SPECIAL, b'', b'\0', b'\xff', 'digraph', 'digraph {', DOT * 50, DOT.replace('}', chain_of + '}'), loop,
-        DOT.replace('"C"', f'"{ESCAPES}"'), DOT.replace('"C"', '"C^99999999999"'), DOT.replace('"C"', '"' + 'C*' * 50_000 + 'C"'),
+        DOT.replace('"C"', f'"{ESCAPES}"'), DOT.replace('"C"', '"C^99999999999"'), DOT.replace('"C"',
+                                                                                               '"' + 'C*' * 50_000 + 'C"'),
         DOT.replace('C(1)', 'C(' + '9' * 4000 + ')'), DOT.replace('Shift', 'Merge'), DOT.replace('Shift', ESCAPES),
         'digraph k {\n' + 'a -> b [label="' + '(' * 100_000 + '"];\n}', 'digraph k {\n' + ' ' * 199_000 + '\n}',
         'digraph k {\n' + 'x[' * 50_000 + '\n}', *(DOT.replace('op_1', text) for text in code_in_text(canary))]
@@ -314,7 +327,8 @@ def graph_dots(rng: random.Random, canary: Path) -> Iterator[Case]:
 def _journal(config: dict[str, Any]) -> list[dict[str, Any]]:
     """The records of a small run."""
     known = {'rng': {'seed': 0, 'stream': 1}, 'attempt': 1}
-    metrics = {'default': 0.97, 'accuracy': 0.97, 'latency_ms': 4.0, 'baseline_latency_ms': 4.0, 'speedup': 1.0, 'macs': 8 * 10 ** 7,
+    metrics = {'default': 0.97, 'accuracy': 0.97, 'latency_ms': 4.0, 'baseline_latency_ms': 4.0, 'speedup': 1.0,
+               'macs': 8 * 10 ** 7,
                'params': 5 * 10 ** 6}
     records: list[dict[str, Any]] = [
         {'time': 1763800000.0, 'event': 'header', 'format': 1, 'config': config, 'digest': '0123456789abcdef',
@@ -386,7 +400,8 @@ def journals(rng: random.Random, canary: Path) -> Iterator[Case]:
         return Case('journal', ('resume', 'run'), {'run/journal.jsonl': good, 'run/config.yml': text})
 
     fixed: list[Content] = [
-        *SPECIAL, b'', b'\n', b'\0\n', b'\xff\n', '{}\n', '[]\n', 'null\n', '{\n', good[:-20], good + '{"event": "x"}\n', good + '\0' * 4096,
+        *SPECIAL, b'', b'\n', b'\0\n', b'\xff\n', '{}\n', '[]\n', 'null\n', '{\n', good[:-20], good + '{"event": "x"}\n',
+        good + '\0' * 4096,
         good.replace('\n', '\r\n'), good.replace('\n', '\u2028'), good * 2, '[' * 100_000 + '\n', good + '9' * 10_000 + '\n',
         good.replace('"format": 1', '"format": 2'), good.replace('0.97', 'NaN'), good.replace('0.97', '1e999'),
         good.replace('some CPU', 'a\\u001b[31m'), good.replace('aaaaaaaaaaaa', 'a\\nb'), good.replace('aaaaaaaaaaaa', ESCAPES),
@@ -437,7 +452,8 @@ def _weights(rng: random.Random, canary: Path) -> bytes:
             return _torch_zip(b'\x80\x02' + rng.choice([b'cos\nsystem\n', b'c__builtin__\neval\n', b'cposix\nsystem\n'])
                               + f'(S"touch {canary}"\ntR.'.encode())
         case _:
-            return rng.choice([b'', b'PK\x03\x04', b'\x80', b'\x80\x04.', b'\x1f\x8b', rng.randbytes(100), b'{}' * 100, b'ustar' * 99,
+            return rng.choice([b'', b'PK\x03\x04', b'\x80', b'\x80\x04.', b'\x1f\x8b', rng.randbytes(100), b'{}' * 100,
+                               b'ustar' * 99,
                                _safetensors(b'[' * 10_000), _safetensors({'a': {'dtype': 'F32', 'shape': [2 ** 40],
                                                                                'data_offsets': [0, 2 ** 42]}})])
 
@@ -493,25 +509,33 @@ FOLDER: dict[str, Any] = {
                        'pool_size': None, 'interpolation': 'bicubic', 'mean': [0.5, 0.5, 0.5], 'std': [0.5, 0.5, 0.5],
                        'first_conv': 'conv1', 'classifier': 'fc'},
     'syno_nni': {'change': {'macs': 1}}}
-_BASES = ['hf-hub:evil/x', 'hf_hub:evil/x', 'local-dir:.', 'local-dir:/etc', 'syno_retrofit', 'resnet18_syno_07754', '', ' ', 'x/y',
-          'vit_giant_patch14_dinov2', 'vit_gigantic_patch14_224', 'convnextv2_huge', 'eva_giant_patch14_224', 'vit_7b_patch16_dinov3',
+_BASES = ['hf-hub:evil/x', 'hf_hub:evil/x', 'local-dir:.', 'local-dir:/etc', 'syno_retrofit', 'resnet18_syno_07754', '', ' ',
+          'x/y',
+          'vit_giant_patch14_dinov2', 'vit_gigantic_patch14_224', 'convnextv2_huge', 'eva_giant_patch14_224',
+          'vit_7b_patch16_dinov3',
           'regnety_2560', 'resnetv2_152x4_bit', 'no_such', ESCAPES, 'https://x.y/z', 'resnet18.a1_in1k', 3, None, [], {}]
 _ARGS: dict[str, list[Any]] = {
     'num_classes': [10 ** 9, -1, 0, 'x', 2 ** 63, 1.5, [], True], 'in_chans': [10 ** 9, -1, 0, 'x', 10 ** 6],
     'width': [10 ** 9, 10 ** 6], 'layers': [[10 ** 9] * 4, [10 ** 5, 1, 1, 1], [], 'x', [-1] * 4, 10 ** 9, [2] * 10 ** 4],
     'channels': [[10 ** 6] * 4, [10 ** 9], []], 'img_size': [10 ** 9, [10 ** 6, 10 ** 6], 0, 'x'], 'embed_dim': [10 ** 7, -1],
     'depth': [10 ** 9, -1, 1.5], 'stem_width': [10 ** 8], 'base_width': [10 ** 9], 'cardinality': [0, 10 ** 9],
-    'global_pool': [[], 3, 'x', ESCAPES], 'act_layer': ['os.system', 'x', 3], 'norm_layer': ['os.system', {}], 'block': ['os.system'],
-    'checkpoint_path': ['w.pth'], 'pretrained_cfg': [{'file': 'w.pth'}, {'url': 'http://127.0.0.1:9/x'}], 'features_only': [True],
-    'pretrained_cfg_overlay': [{'file': 'w.pth'}], 'cache_dir': ['/etc'], 'device': ['meta', 'cuda', 'x'], 'drop_rate': [1e308, 'x'],
+    'global_pool': [[], 3, 'x', ESCAPES], 'act_layer': ['os.system', 'x', 3], 'norm_layer': ['os.system', {}],
+    'block': ['os.system'],
+    'checkpoint_path': ['w.pth'], 'pretrained_cfg': [{'file': 'w.pth'}, {'url': 'http://127.0.0.1:9/x'}],
+    'features_only': [True],
+    'pretrained_cfg_overlay': [{'file': 'w.pth'}], 'cache_dir': ['/etc'], 'device': ['meta', 'cuda', 'x'], 'drop_rate': [1e308,
+                                                                                                                         'x'],
     'scriptable': [True], 'exportable': [True], 'pretrained': [True, 'x'], 'dtype': ['x'], 'out_indices': [[99], 'x'],
-    'output_stride': [7, 10 ** 9], 'kernel_size': [10 ** 9], 'mlp_ratio': [1e9], 'num_heads': [0, 10 ** 9], 'patch_size': [0, 10 ** 9]}
+    'output_stride': [7, 10 ** 9], 'kernel_size': [10 ** 9], 'mlp_ratio': [1e9], 'num_heads': [0, 10 ** 9],
+    'patch_size': [0, 10 ** 9]}
 _CFG: dict[str, list[Any]] = {
     'architecture': ['os.system', 'hf-hub:evil/x', 'resnet18', 'vit_7b_patch16_dinov3', 3, None, [], ESCAPES, 'local-dir:/'],
     'file': ['w.pth', '/dev/zero', '/etc/passwd'], 'url': ['http://127.0.0.1:9/w.pth', 'file:///etc/passwd'],
     'hf_hub_id': ['evil/x'], 'source': ['hf-hub', 'url', 'file', 'x'], 'custom_load': [True, 'hf', 'os.system'],
-    'state_dict': [{'a': 1}], 'input_size': [[3, 10 ** 9, 10 ** 9], [], 'x', [0, 0, 0], [3, -1, 4]], 'first_conv': [3, [], 'x', {}],
-    'classifier': [3, 'x', []], 'mean': ['x', [1e308] * 3], 'num_classes': [10 ** 9, 'x'], 'pool_size': ['x'], 'crop_pct': ['x']}
+    'state_dict': [{'a': 1}], 'input_size': [[3, 10 ** 9, 10 ** 9], [], 'x', [0, 0, 0], [3, -1, 4]], 'first_conv': [3, [], 'x',
+                                                                                                                    {}],
+    'classifier': [3, 'x', []], 'mean': ['x', [1e308] * 3], 'num_classes': [10 ** 9, 'x'], 'pool_size': ['x'],
+    'crop_pct': ['x']}
 
 
 def folders(rng: random.Random, canary: Path) -> Iterator[Case]:
@@ -567,7 +591,8 @@ def folders(rng: random.Random, canary: Path) -> Iterator[Case]:
         *SPECIAL, b'', b'\0', b'\xff', '{', '[]', '3', 'null', '[' * 100_000, '9' * 20_000_000, '{"model_args": []}',
         '{"model_args": {"slots": 3, "base": 3}}', *map(json.dumps, symbols(canary))))
     yield from (case(json.dumps(FOLDER), content, name) for content in SPECIAL for name in ('model.safetensors',))
-    yield from (case(json.dumps(FOLDER), pickled(canary, rng), name) for name in ('pytorch_model.bin', 'model.safetensors', 'x.pth'))
+    yield from (case(json.dumps(FOLDER), pickled(canary, rng), name) for name in ('pytorch_model.bin', 'model.safetensors',
+                                                                                  'x.pth'))
     yield from (Case('folder', (command, f'local-dir:{name}', *more)) for command, *more in (
         ('slots',), ('retrofit', '--operator', 'conv2d')) for name in ('', 'no', ESCAPES, 'x' * 300, '/dev', '/dev/zero', '..'))
     yield from (case(json_text(with_value(FOLDER, ('model_args', 'base'), name)), _safetensors({})) for name in _BASES)
@@ -629,7 +654,8 @@ def zoo_entries(rng: random.Random, canary: Path) -> Iterator[Case]:
 def _png(rng: random.Random) -> bytes:
     from PIL import Image
     buffer = io.BytesIO()
-    Image.frombytes('RGB', (16, 16), rng.randbytes(16 * 16 * 3)).save(buffer, rng.choice(['PNG', 'JPEG', 'GIF', 'BMP', 'TIFF', 'WEBP']))
+    Image.frombytes('RGB', (16, 16), rng.randbytes(16 * 16 * 3)).save(buffer, rng.choice(['PNG', 'JPEG', 'GIF', 'BMP', 'TIFF',
+                                                                                          'WEBP']))
     return buffer.getvalue()
 
 
@@ -648,7 +674,8 @@ def data_files(rng: random.Random, canary: Path) -> Iterator[Case]:
     search = ('search', 'f.yml', '--engine', 'sequential', '--run-dir', 'out')
 
     def experiment(name: str, **more: Any) -> str:
-        return _top({'model': {'name': MODEL}, 'slots': NO_SLOT, 'data': {'name': name, 'path': 'data', 'imageSize': 32, **more}})
+        return _top({'model': {'name': MODEL}, 'slots': NO_SLOT, 'data': {'name': name, 'path': 'data', 'imageSize': 32,
+                                                                          **more}})
 
     def idx(head: bytes, count: int, rest: bytes) -> bytes:
         return head + struct.pack('>I', count) + rest
@@ -659,7 +686,8 @@ def data_files(rng: random.Random, canary: Path) -> Iterator[Case]:
              't10k-labels-idx1-ubyte': labels}
     heads = [b'\0\0\x08\x03' + struct.pack('>III', 2 ** 32 - 1, 2 ** 32 - 1, 2 ** 32 - 1), b'\0\0\x0d\x03' + images[4:],
              b'\0\0\x08\x01' + struct.pack('>I', 2 ** 31), b'\0\0\x08\x03' + struct.pack('>III', 0, 0, 0),
-             b'\0\0\x08\x03' + struct.pack('>III', 20, 0, 4), b'\0\0\x08\x01' + struct.pack('>I', 0), labels[:-10] + b'\xff' * 10]
+             b'\0\0\x08\x03' + struct.pack('>III', 20, 0, 4), b'\0\0\x08\x01' + struct.pack('>I', 0),
+             labels[:-10] + b'\xff' * 10]
 
     def fashion() -> Case:
         files: dict[str, Content] = {f'data/{name}': content for name, content in mnist.items()}
@@ -697,7 +725,8 @@ def data_files(rng: random.Random, canary: Path) -> Iterator[Case]:
         return Case('data', search, {**files, 'f.yml': experiment('imagefolder')})
 
     def path() -> Case:
-        where = rng.choice(['/dev', '/dev/zero', '/proc', '/proc/self/fd', '', '.', 'no/such', 'x' * 300, ESCAPES, 'a\0b', '~nobody', '~',
+        where = rng.choice(['/dev', '/dev/zero', '/proc', '/proc/self/fd', '', '.', 'no/such', 'x' * 300, ESCAPES, 'a\0b',
+                            '~nobody', '~',
                             'f.yml', '/root'])
         name = rng.choice(['fashion-mnist', 'cifar10', 'cifar100', 'imagefolder'])
         return Case('data', search, {'f.yml': _top({'model': {'name': MODEL}, 'slots': NO_SLOT,
@@ -706,7 +735,8 @@ def data_files(rng: random.Random, canary: Path) -> Iterator[Case]:
     def fitted() -> Case:
         name = rng.choice(['fashion-mnist', 'cifar10', 'imagefolder'])
         files: dict[str, Content] = {'data/x': b'', **{f'data/{n}': damaged(c, rng) for n, c in mnist.items()}}
-        return Case('data', ('retrofit', MODEL, '--operator', 'conv2d', '--data', name, '--data-path', 'data', '--out', 'out'), files)
+        return Case('data', ('retrofit', MODEL, '--operator', 'conv2d', '--data', name, '--data-path', 'data', '--out', 'out'),
+                    files)
 
     yield from _turns(rng, fashion, images_folder, cifar, path, images_folder, fashion, fitted)
 
@@ -715,14 +745,19 @@ def data_files(rng: random.Random, canary: Path) -> Iterator[Case]:
 
 def terminal(rng: random.Random, canary: Path) -> Iterator[Case]:
     """Names on the command line, and what a terminal obeys; also with ``--debug``, which shows tracebacks."""
-    evil = [ESCAPES, '\x1bP+q544e\x1b\\', '\x1b]8;;http://x\x07link\x1b]8;;\x07', '\x9b2J', '\x08' * 50, '\u2066x\u2069', '\u200b',
-            '\x7f', '\ud800', '\n' * 50, '\r\n error: fake', '\x1b[' + '9' * 1000 + 'A', 'é\u0301' * 100, '\U000e0041', 'x' * 100_000,
+    evil = [ESCAPES, '\x1bP+q544e\x1b\\', '\x1b]8;;http://x\x07link\x1b]8;;\x07', '\x9b2J', '\x08' * 50, '\u2066x\u2069',
+            '\u200b',
+            '\x7f', '\ud800', '\n' * 50, '\r\n error: fake', '\x1b[' + '9' * 1000 + 'A', 'é\u0301' * 100, '\U000e0041',
+            'x' * 100_000,
             '%s' * 100, '{}' * 100, *code_in_text(canary)]
     commands: list[tuple[str, ...]] = [
-        ('search', '{}'), ('search', '{}', '--dry-run'), ('search', '--run-dir', '{}', 'no.yml'), ('resume', '{}'), ('report', '{}'),
-        ('show', '{}'), ('show', 'conv2d', '--graph', '{}/x/y.txt'), ('show', 'conv2d', '--sizes', '{}'), ('show', 'aaaa', '--run-dir', '{}'),
+        ('search', '{}'), ('search', '{}', '--dry-run'), ('search', '--run-dir', '{}', 'no.yml'), ('resume', '{}'), ('report',
+                                                                                                                     '{}'),
+        ('show', '{}'), ('show', 'conv2d', '--graph', '{}/x/y.txt'), ('show', 'conv2d', '--sizes', '{}'), ('show', 'aaaa',
+                                                                                                           '--run-dir', '{}'),
         ('slots', '{}'), ('slots', 'local-dir:{}'), ('slots', MODEL, '--kinds', '{}'), ('slots', MODEL, '--image-size', '{}'),
-        ('slots', MODEL, '--include', '{}'), ('retrofit', '{}', '--operator', 'conv2d'), ('retrofit', MODEL, '--operator', '{}'),
+        ('slots', MODEL, '--include', '{}'), ('retrofit', '{}', '--operator', 'conv2d'), ('retrofit', MODEL, '--operator',
+                                                                                          '{}'),
         ('retrofit', MODEL, '--operator', '{}=conv2d'), ('retrofit', MODEL, '--operator', 'conv2d', '--runtime', '{}'),
         ('retrofit', MODEL, '--operator', 'conv2d', '--losses', '{}'), ('retrofit', MODEL, '--budget', '{}'),
         ('retrofit', '--from-run', '{}'), ('retrofit', MODEL, '--operator', 'conv2d', '--checkpoint', '{}'), ('zoo', '{}'),
@@ -741,7 +776,8 @@ def terminal(rng: random.Random, canary: Path) -> Iterator[Case]:
 
 GENERATORS: dict[str, tuple[Generator, int]] = {
     'experiment files': (experiment_files, 22), 'nnictl files': (nnictl_files, 12), 'formulas': (formulas, 14),
-    'operator JSON': (operator_json, 7), 'graph.dot': (graph_dots, 7), 'journals': (journals, 14), 'checkpoints': (checkpoints, 7),
+    'operator JSON': (operator_json, 7), 'graph.dot': (graph_dots, 7), 'journals': (journals, 14), 'checkpoints': (checkpoints,
+                                                                                                                   7),
     'folders': (folders, 13), 'zoo entries': (zoo_entries, 9), 'data files': (data_files, 8), 'terminal': (terminal, 10)}
 """By kind: the generator, and its share of the cases."""
 

@@ -35,7 +35,8 @@ class Server:
         home = folder / 'home'
         home.mkdir(exist_ok=True)
         environment = {**os.environ, 'HOME': str(home), 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'Agg', 'COLUMNS': '200'}
-        self._process = subprocess.Popen([sys.executable, str(_SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        self._process = subprocess.Popen([sys.executable, str(_SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                         text=True,
                                          env=environment, cwd=folder)
         self._wait_for('ready')
 
@@ -124,7 +125,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def _must_end_well(kind: str, seed: int, total: int, server: Server, folder: Path) -> None:
     cases = cases_of(kind, seed, total, server.canary)
-    bad = [(number, case, wrong) for number, (case, wrong) in enumerate(zip(cases, server.run(cases, folder), strict=True)) if wrong]
+    bad = [(number, case, wrong) for number, (case, wrong) in enumerate(zip(cases, server.run(cases, folder),
+                                                                            strict=True)) if wrong]
     shown = '\n'.join(f'{folder}/cases/{number:04}: syno-nni {shlex.join(case.argv)!r:.300}\n    '
                       + '\n    '.join(fault[:3000] for fault in wrong) for number, case, wrong in bad[:40])
     if bad:
@@ -132,14 +134,16 @@ def _must_end_well(kind: str, seed: int, total: int, server: Server, folder: Pat
 
 
 def test_there_are_many(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    cases = [case for kind in GENERATORS for case in cases_of(kind, 0, request.config.getoption('hostile_cases'), tmp_path / 'c')]
+    cases = [case for kind in GENERATORS for case in cases_of(kind, 0, request.config.getoption('hostile_cases'),
+                                                              tmp_path / 'c')]
     assert len(cases) >= request.config.getoption('hostile_cases')
     assert len({(case.argv, str(case.files)) for case in cases}) > 0.9 * len(cases)
 
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize('kind', GENERATORS)
-def test_nothing_hostile_runs_hangs_or_shouts(kind: str, server: Server, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_nothing_hostile_runs_hangs_or_shouts(kind: str, server: Server, request: pytest.FixtureRequest,
+                                              tmp_path: Path) -> None:
     _must_end_well(kind, request.config.getoption('hostile_seed'), request.config.getoption('hostile_cases'), server, tmp_path)
 
 

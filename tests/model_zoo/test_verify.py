@@ -86,7 +86,8 @@ def test_a_folder_without_measurements_claims_none() -> None:
     ({'base_args': []}, 'base_args: should be a mapping'), ({'base': 'hf-hub:x/y'}, 'base: '), ({'base': '../x'}, 'base: '),
     ({'base': 'resnet18\n'}, 'base: '),
     ({'claims': [{'accuracy': 'x'}]}, r'claims.0.accuracy'), ({'claims': [{'input': 3}]}, 'claims.0.input: '),
-    ({'claims': [{'runtime': 'eager', 'speedup': 2, 'threads': '1'}]}, 'claims.0.threads: '), ({'mean': float('1e300')}, 'mean: ')])
+    ({'claims': [{'runtime': 'eager', 'speedup': 2, 'threads': '1'}]}, 'claims.0.threads: '), ({'mean': float('1e300')},
+                                                                                               'mean: ')])
 def test_malformed_descriptions(change: dict, message: str) -> None:
     with pytest.raises(ZooError, match=message):
         parse_retrofit(json.dumps(SMALL | change), 'x.json')

@@ -36,7 +36,8 @@ def test_arguments_that_no_machine_can_hold(name: str, arguments: dict[str, Any]
 def test_the_base_of_a_folder_is_counted_before_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbone, 'usable_memory', lambda: 10 ** 6)  # bytes
     (tmp_path / 'config.json').write_text(json.dumps({
-        'architecture': 'syno_retrofit', 'pretrained_cfg': {'architecture': 'syno_retrofit'}, 'model_args': {'base': 'resnet18', 'slots': {
+        'architecture': 'syno_retrofit', 'pretrained_cfg': {'architecture': 'syno_retrofit'}, 'model_args': {'base': 'resnet18',
+                                                                                                             'slots': {
             'format': 1, 'slots': {}}}}))
     (tmp_path / 'model.safetensors').write_bytes(b'')
     with pytest.raises(ZooError, match='resnet18 has more than .* parameters'):
