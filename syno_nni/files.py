@@ -113,9 +113,12 @@ def check_file(path: str | os.PathLike[str], *, limit: int, error: type[SynoErro
     """The path of a regular, readable file of at most ``limit`` bytes, for a library that opens it itself.
 
     Raises:
-        SynoError: as :func:`read_bytes`.
+        SynoError: as :func:`read_bytes`; also when it is empty, as files of the kernel's seem to be, some of which make their
+            reader wait.
     """
-    with open_file(path, limit=limit, error=error, what=what):
+    with open_file(path, limit=limit, error=error, what=what) as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise error(f'cannot read {what} {show_path(path)}: it is empty')
         return Path(path)
 
 

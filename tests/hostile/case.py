@@ -57,7 +57,8 @@ def _special(path: Path, sort: str, argument: str | int) -> None:
             os.chdir(path.parent)  # the path of a socket has at most 107 bytes
             try:
                 with socket.socket(socket.AF_UNIX) as server:
-                    server.bind(path.name)
+                    server.bind('s')
+                os.rename('s', path.name)
             finally:
                 os.chdir(before)
         case _:

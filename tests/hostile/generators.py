@@ -145,7 +145,7 @@ def experiment_files(rng: random.Random, canary: Path) -> Iterator[Case]:
 
     def model() -> Case:
         extra = rng.choice(['global_pool', 'img_size', 'drop_rate', 'checkpoint_path', 'pretrained_cfg', 'features_only',
-                            'act_layer', 'block', 'cache_dir', 'pretrained', 'scriptable', 'output_stride', 'stem_width',
+                            'act_layer', 'block', 'cache_dir', 'scriptable', 'output_stride', 'stem_width',
                             'patch_size', 'cardinality', 'layers', 'channels', 'x', 'device', 'dtype', 'norm_layer',
                             'base_width'])
         name = rng.choice([MODEL, MODEL, 'test_vit', 'resnet18_cifar', 'local-dir:.', 'local-dir:/dev', 'local-dir:', ESCAPES])
