@@ -39,7 +39,7 @@ def test_the_base_of_a_folder_is_counted_before_it_is_made(tmp_path: Path, monke
         'architecture': 'syno_retrofit', 'pretrained_cfg': {'architecture': 'syno_retrofit'}, 'model_args': {'base': 'resnet18',
                                                                                                              'slots': {
             'format': 1, 'slots': {}}}}))
-    (tmp_path / 'model.safetensors').write_bytes(b'')
+    (tmp_path / 'model.safetensors').write_bytes(b'x')
     with pytest.raises(ZooError, match='resnet18 has more than .* parameters'):
         model_zoo.load_folder(tmp_path)
     with pytest.raises(ConfigError, match='has more than .* parameters'):
