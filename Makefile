@@ -20,7 +20,7 @@ help:
 	@echo 'make search    install, then search operators for a small ResNet on real images (CONFIG=, ARGS=)'
 	@echo 'make test      install, then run the tests (ARGS=, JOBS=)'
 	@echo 'make test-oldest   the tests with the oldest dependencies that setup.cfg allows'
-	@echo 'make soak      kill real searches a hundred times in all and let them go on; most of an hour'
+	@echo 'make soak      kill real searches a hundred times and let them go on; ten thousand hostile inputs; most of an hour'
 	@echo 'make lint      ruff, import-linter, mypy'
 	@echo 'make docs      the documentation site in site/; a broken link is an error'
 	@echo 'make install   an editable install into $(VENV) (EXTRAS=all for every optional part)'

@@ -50,7 +50,7 @@ def slots(folder: Path, which: str) -> Iterator[tuple[str, sn.Operator, dict[str
         if not (path / 'facts.json').exists():
             continue
         facts = json.loads((path / 'facts.json').read_text())
-        op = sn.read_graph_dot((path / 'graph.dot').read_text())
+        op = sn.load_graph_dot(path / 'graph.dot')
         found = [{**slot['sizes'], 'N': 1} for slot in facts['slots']]
         for sizes in found if which == 'all' else [found[0], found[-1]]:
             yield path.name, op, sizes

@@ -32,7 +32,7 @@ used, and reduces in a materialised order of its own; that is why ours is never 
 def row(folder: Path) -> str:
     """One line of the table."""
     facts = json.loads((folder / 'facts.json').read_text())
-    op = sn.read_graph_dot((folder / 'graph.dot').read_text())
+    op = sn.load_graph_dot(folder / 'graph.dot')
     slots = facts['slots']
     ours, theirs = (sum(v) for v in ([op.macs(s['sizes']) for s in slots], [s['published_macs'] for s in slots]))
     dense = sum(s['N'] * s['C_in'] * s['C_out'] * s['H'] ** 2 * 9 for s in (slot['sizes'] for slot in slots))

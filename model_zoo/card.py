@@ -46,9 +46,9 @@ def retrofit_card(entry: Retrofit) -> str:
              *([entry.notes, ''] if entry.notes else []), '```python', 'import timm', 'import syno_nni.model_zoo',
              f"model = timm.create_model('{entry.name}'{', pretrained=True' if entry.weights else ''})", '```', '',
              '## Slots', '', *_table(('slots', 'operator'), [(f'`{k}`', f'`{v}`') for k, v in entry.fill.items()]), '']
-    parts += _latency([c for c in entry.claims if 'speedup' in c])
+    parts += _latency([c for c in entry.claims if c.get('speedup')])
     for claim in entry.claims:
-        if 'accuracy' in claim:
+        if claim.get('accuracy') is not None:
             parts += _accuracy({'accuracy': claim})
     parts += _published(entry.published())
     parts += ['## Operators', '']
@@ -79,12 +79,17 @@ def _latency(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if 'error' in r:
             cells.append((r['runtime'], '', '', f'failed: {r["error"][:120]}', '', ''))
         else:
-            cells.append((r['runtime'], f'{r["baseline_latency_ms"]:.2f}', f'{r["latency_ms"]:.2f}',
-                          f'{r["speedup"]:.2f}x ({r["speedup_low"]:.2f}-{r["speedup_high"]:.2f})'
-                          + (' noisy' if r.get('noisy') else ''), str(r['threads']), r.get('cpu', '')))
-    shape = next(('x'.join(map(str, r['input'])) for r in rows if 'input' in r), '')
+            quartiles = [f'{r[key]:.2f}' for key in ('speedup_low', 'speedup_high') if r.get(key)]
+            cells.append((r['runtime'], _two_digits(r.get('baseline_latency_ms')), _two_digits(r.get('latency_ms')),
+                          f'{r["speedup"]:.2f}x' + (f' ({"-".join(quartiles)})' if quartiles else '')
+                          + (' noisy' if r.get('noisy') else ''), str(r.get('threads') or ''), r.get('cpu') or ''))
+    shape = next(('x'.join(map(str, r['input'])) for r in rows if r.get('input')), '')
     return ['## Latency', '', *_table(('runtime', 'original ms', 'ms', 'speedup (quartiles)', 'threads', 'CPU'), cells), '',
             f'Input {shape}, float32, both models in turns in one runtime.', '']
+
+
+def _two_digits(number: float | None) -> str:
+    return '' if number is None else f'{number:.2f}'
 
 
 def _accuracy(evidence: Mapping[str, Any]) -> list[str]:
@@ -93,7 +98,7 @@ def _accuracy(evidence: Mapping[str, Any]) -> list[str]:
         return ['## Accuracy', '', *_table(('', 'accuracy', 'seeds'), [
             ('original', _percents(found.get('baseline_accuracy')), _seeds(found)),
             ('retrofitted', _percents(found.get('accuracy')), _seeds(found))]), '',
-            f'{found.get("dataset", "")}, {found.get("split", "")} split. {found.get("recipe", "")}'.strip(), '']
+            f'{found.get("dataset") or ""}, {found.get("split") or ""} split. {found.get("recipe") or ""}'.strip(), '']
     run = evidence.get('run')
     if run:
         test, base = run.get('test_metrics', {}), run.get('baseline_test_metrics', {})
@@ -155,4 +160,4 @@ def _percents(value: Any) -> str:
 
 
 def _seeds(found: Mapping[str, Any]) -> str:
-    return json.dumps(found.get('seeds', [])).strip('[]')
+    return json.dumps(found.get('seeds') or []).strip('[]')

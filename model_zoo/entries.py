@@ -5,23 +5,66 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from syno_nni.errors import SynoError, ZooError
-from syno_nni.files import parse_json
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
+
+from syno_nni.errors import SynoError, ZooError, shown
+from syno_nni.files import DESCRIPTION_BYTES, parse_json, read_text
 from syno_nni.operator import Operator
 from syno_nni.operator.serialize import check_version
-from syno_nni.text import did_you_mean
+from syno_nni.run.wording import one_line_of
+from syno_nni.text import cell, did_you_mean
 
 FORMAT = 1
+Line = Annotated[str, StringConstraints(max_length=10_000)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Ratio = Annotated[float, Field(gt=0, le=1e9)]
+Size = Annotated[int, Field(ge=0, lt=2 ** 63)]
+
+
+class Part(BaseModel):
+    """A part of a file of the zoo: fields of the right types; unknown ones may be anything that JSON can say, so that a newer
+    version of the project can add some."""
+    model_config = ConfigDict(extra='allow', strict=True, frozen=True, allow_inf_nan=False)
+    __pydantic_extra__: dict[str, JsonValue]
+
+
+class Published(Part):
+    """Numbers that others published for a backbone with the operator."""
+    model: Name
+    cifar100_accuracy: Share | None = None
+    cifar100_baseline: Share | None = None
+    imagenet_accuracy: Share | None = None
+    imagenet_baseline: Share | None = None
+    speedup_mobile_cpu_inductor: Ratio | None = None
+    speedup_mobile_gpu_inductor: Ratio | None = None
+    speedup_a100_inductor: Ratio | None = None
+    model_macs: Size | None = None
+    model_params: Size | None = None
+    baseline_macs: Size | None = None
+    baseline_params: Size | None = None
+
+
+class EntryFile(Part):
+    """What a file in ``operators/`` holds."""
+    format: int
+    name: Name
+    formula: str
+    family: Name
+    source: Name
+    id: str | None = None
+    citation: Line = ''
+    published: list[Published] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class ZooEntry:
     """An operator with its name, where it comes from, and what is known about it.
 
-    ``published`` holds numbers that others published (one mapping per backbone: accuracies as fractions, speedups as
-    ratios, MACs and params of the whole model); they were not measured here.
+    ``published`` holds numbers that others published (one mapping per backbone, see :class:`Published`: accuracies as
+    fractions, speedups as ratios, MACs and params of the whole model); they were not measured here.
     """
 
     name: str
@@ -44,7 +87,7 @@ def load(name: str) -> ZooEntry:
         ZooError: there is no such entry (with close names), or its file is malformed or of a newer format.
     """
     if name not in _files():
-        raise ZooError(f'the zoo has no operator {name!r:.80}{close_names(name, names())} `syno-nni zoo list` shows all')
+        raise ZooError(f'the zoo has no operator {cell(name, 80)!r}{close_names(name, names())} `syno-nni zoo list` shows all')
     return _read(name)
 
 
@@ -68,7 +111,17 @@ def _files() -> dict[str, Any]:
 
 @cache
 def _read(name: str) -> ZooEntry:
-    return parse_entry(_files()[name].read_text(encoding='utf-8'), f'{name}.json')
+    return parse_entry(text_of(_files()[name]), f'{name}.json')
+
+
+def text_of(file: Any) -> str:
+    """The text of one of :func:`files`.
+
+    Raises:
+        ZooError: it cannot be read.
+    """
+    with resources.as_file(file) as path:
+        return read_text(path, limit=DESCRIPTION_BYTES, error=ZooError, what='the zoo entry')
 
 
 def parse_entry(text: str, where: str) -> ZooEntry:
@@ -78,20 +131,31 @@ def parse_entry(text: str, where: str) -> ZooEntry:
         ZooError: it is malformed; names ``where`` and what is wrong.
     """
     data = check_format(text, where, FORMAT)
-    for key in ('name', 'formula', 'family', 'source'):
-        if not isinstance(data.get(key), str):
-            raise ZooError(f'{where}: "{key}" must be text, got {data.get(key)!r:.40}')
-    published = data.get('published', [])
-    if not isinstance(published, list) or not all(isinstance(p, dict) for p in published):
-        raise ZooError(f'{where}: "published" must be a list of objects')
+    file = validated(EntryFile, data, where)
     try:
-        operator = Operator.parse(data['formula'])
+        operator = Operator.parse(file.formula)
     except SynoError as error:
-        raise ZooError(f'{where}: {error}') from None
-    if data.get('id', operator.id) != operator.id:
-        raise ZooError(f'{where}: the formula has id {operator.id}, and the file says {data["id"]!r:.40}')
-    return ZooEntry(data['name'], operator, data['family'], data['source'], str(data.get('citation', '')),
-                    tuple(published))
+        raise ZooError(f'{where}: formula: {error}') from None
+    if file.id not in (None, operator.id):
+        raise ZooError(f'{where}: the formula has id {operator.id}, and the file says {shown(file.id)}')
+    return ZooEntry(file.name, operator, file.family, file.source, file.citation, tuple(data.get('published', ())))
+
+
+_File = TypeVar('_File', bound=Part)
+
+
+def validated(schema: type[_File], data: Mapping[str, Any], where: str) -> _File:
+    """The data of a file, checked against what it should hold.
+
+    Raises:
+        ZooError: it is malformed; names ``where`` and what is wrong.
+    """
+    try:
+        return schema.model_validate(dict(data))
+    except ValidationError as error:
+        raise ZooError(f'{where}: {one_line_of(error, schema)}') from None
+    except RecursionError:
+        raise ZooError(f'{where}: nested too deeply') from None
 
 
 def check_format(text: str, where: str, newest: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import timm
 from torch import nn
 
 from syno_nni.errors import SynoError, ZooError
-from syno_nni.files import WEIGHTS_BYTES, check_file, exists, read_json, show_path
+from syno_nni.files import WEIGHTS_BYTES, check_file, check_path, exists, read_json, show_path
 from syno_nni.plan.layer import SynthesizedLayer
 from syno_nni.search_spaces.retrofit.retrofit import filled_slots, slot_config
 
@@ -57,7 +57,7 @@ def save_folder(model: nn.Module, path: str | Path, *, base: str | None = None, 
     """
     model = unwrapped(model)
     base = _base_of(model, base)
-    folder = Path(path)
+    folder = check_path(path, error=ZooError, what='the folder')
     if folder.exists() and not folder.is_dir():
         raise ZooError(f'{folder}: cannot write a folder: there is a file of this name')
     check_plain(model)

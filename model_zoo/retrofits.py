@@ -11,17 +11,70 @@ and where; ``syno-nni zoo verify`` measures it again.
 """
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Annotated, Any
 
-from syno_nni.errors import SynoError, ZooError
+from pydantic import Field, JsonValue, StringConstraints, model_validator
+
+from syno_nni.errors import SynoError, ZooError, shown
 from syno_nni.operator import Operator
+from syno_nni.text import cell
 
-from .entries import FORMAT, check_format, close_names, files, load
+from .entries import FORMAT, Line, Name, Part, Ratio, Share, check_format, close_names, files, load, text_of, validated
+
+_Count = Annotated[int, Field(ge=1, le=2 ** 20)]
+_Milliseconds = Annotated[float, Field(gt=0, le=1e9)]
+_Architecture = Annotated[str, StringConstraints(pattern=r'^[\w.]{1,200}$')]
+_FileName = Annotated[str, StringConstraints(pattern=r'^([\w-][\w.-]{0,200})?$')]
+
+
+class Claim(Part):
+    """What was measured, and where: a speedup in a runtime, or an accuracy on a dataset."""
+    speedup: Ratio | None = None
+    speedup_low: Ratio | None = None
+    speedup_high: Ratio | None = None
+    runtime: Name | None = None
+    threads: _Count | None = None
+    input: Annotated[list[_Count], Field(max_length=8)] | None = None
+    precision: Name | None = None
+    latency_ms: _Milliseconds | None = None
+    baseline_latency_ms: _Milliseconds | None = None
+    noisy: bool | None = None
+    cpu: Line | None = None
+    date: Line | None = None
+    accuracy: Annotated[list[Share], Field(max_length=100)] | Share | None = None
+    baseline_accuracy: Annotated[list[Share], Field(max_length=100)] | Share | None = None
+    dataset: Line | None = None
+    split: Line | None = None
+    recipe: Line | None = None
+    seeds: Annotated[list[int], Field(max_length=100)] | None = None
+
+    @model_validator(mode='after')
+    def _of_a_runtime(self) -> Claim:
+        if self.speedup is not None and self.runtime is None:
+            raise ValueError('a claimed speedup needs its runtime')
+        return self
+
+
+class RetrofitFile(Part):
+    """What a file in ``models/`` holds."""
+    format: int
+    name: Name
+    base: _Architecture
+    fill: Annotated[dict[str, str], Field(min_length=1, max_length=10_000)]
+    base_args: dict[str, JsonValue] = Field(default_factory=dict)
+    input_size: Annotated[list[_Count], Field(min_length=3, max_length=3)] | None = None
+    kinds: list[Name] | None = None
+    coefficients: dict[str, Annotated[int, Field(ge=1, le=4096)] | Name] = Field(default_factory=dict)
+    tag: Annotated[str, StringConstraints(pattern=r'^[\w.-]{1,100}$')] = 'untrained'
+    weights: _FileName = ''
+    notes: Line = ''
+    mean: Annotated[float, Field(ge=-1e6, le=1e6)] | None = None
+    std: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    claims: list[Claim] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -77,7 +130,6 @@ class Retrofit:
 
 _PUBLISHED_AS = {'tf_efficientnetv2_s': 'efficientnet_v2_s'}
 """timm's name to the publication's, where they differ."""
-_TEXTS = {'name': True, 'base': True, 'tag': False, 'weights': False, 'notes': False}
 
 
 def retrofit_names() -> list[str]:
@@ -92,7 +144,7 @@ def load_retrofit(name: str) -> Retrofit:
         ZooError: there is none (with close names), or its file is malformed or of a newer format.
     """
     if name not in _files():
-        raise ZooError(f'the zoo has no retrofitted model {name!r:.80}{close_names(name, retrofit_names())} '
+        raise ZooError(f'the zoo has no retrofitted model {cell(name, 80)!r}{close_names(name, retrofit_names())} '
                        '`syno-nni zoo list` shows all')
     return _read(name)
 
@@ -109,45 +161,16 @@ def parse_retrofit(text: str, where: str) -> Retrofit:
         ZooError: it is malformed; names ``where`` and what is wrong.
     """
     data = check_format(text, where, FORMAT)
-    for key, needed in _TEXTS.items():
-        if not isinstance(data.get(key, None if needed else ''), str):
-            raise ZooError(f'{where}: "{key}" must be text, got {data.get(key)!r:.40}')
-    if '/' in data.get('weights', '') or '\\' in data.get('weights', ''):
-        raise ZooError(f'{where}: "weights" must be a file name without folders, got {data["weights"]!r:.80}')
-    fill = data.get('fill')
-    if not isinstance(fill, dict) or not fill or not all(isinstance(v, str) for v in fill.values()):
-        raise ZooError(f'{where}: "fill" must map slots to operators, got {fill!r:.80}')
-    for key in ('base_args', 'coefficients'):
-        if not isinstance(data.get(key, {}), dict):
-            raise ZooError(f'{where}: "{key}" must be an object, got {data[key]!r:.40}')
-    claims = data.get('claims', [])
-    if not isinstance(claims, list) or not all(isinstance(c, dict) for c in claims):
-        raise ZooError(f'{where}: "claims" must be a list of objects')
-    for claim in claims:
-        speedup = claim.get('speedup', 1.0)
-        if isinstance(speedup, bool) or not isinstance(speedup, (int, float)) or not speedup > 0:
-            raise ZooError(f'{where}: a claimed "speedup" must be a positive number, got {speedup!r:.40}')
-        if 'speedup' in claim and not isinstance(claim.get('runtime'), str):
-            raise ZooError(f'{where}: a claimed speedup needs its "runtime", got {claim.get("runtime")!r:.40}')
-    size = data.get('input_size')
-    if size is not None and (not isinstance(size, list) or len(size) != 3 or
-                             not all(isinstance(n, int) and n > 0 for n in size)):
-        raise ZooError(f'{where}: "input_size" must be [channels, height, width], got {size!r:.40}')
-    for key in ('mean', 'std'):
-        if not isinstance(data.get(key, 1.0), (int, float)) or isinstance(data.get(key), bool):
-            raise ZooError(f'{where}: "{key}" must be a number, got {data[key]!r:.40}')
-    kinds = data.get('kinds')
-    if kinds is not None and (not isinstance(kinds, list) or not all(isinstance(k, str) for k in kinds)):
-        raise ZooError(f'{where}: "kinds" must be a list of kinds of slots, got {kinds!r:.40}')
-    try:
-        for name in set(fill.values()) - {'keep'}:
+    file = validated(RetrofitFile, data, where)
+    for name in set(file.fill.values()) - {'keep'}:
+        try:
             resolve(name)
-    except SynoError as error:
-        raise ZooError(f'{where}: "fill": {error}') from None
+        except SynoError as error:
+            raise ZooError(f'{where}: fill: {error}') from None
     return Retrofit(
-        data['name'], data['base'], fill, data.get('base_args', {}), tuple(size) if size else None,
-        tuple(kinds) if kinds is not None else None, data.get('coefficients', {}), data.get('tag', 'untrained'),
-        data.get('weights', ''), data.get('notes', ''), data.get('mean'), data.get('std'), tuple(claims))
+        file.name, file.base, file.fill, file.base_args, tuple(file.input_size) if file.input_size else None,
+        tuple(file.kinds) if file.kinds is not None else None, file.coefficients, file.tag, file.weights, file.notes, file.mean,
+        file.std, tuple(data.get('claims', ())))
 
 
 def is_name(text: str) -> bool:
@@ -161,7 +184,7 @@ def _files() -> dict[str, Any]:
 
 @cache
 def _read(name: str) -> Retrofit:
-    entry = parse_retrofit(_files()[name].read_text(encoding='utf-8'), f'models/{name}.json')
+    entry = parse_retrofit(text_of(_files()[name]), f'models/{name}.json')
     if entry.name != name:
-        raise ZooError(f'models/{name}.json: "name" must be {name}, got {json.dumps(entry.name)[:80]}')
+        raise ZooError(f'models/{name}.json: name: should be {name}, got {shown(entry.name)}')
     return entry

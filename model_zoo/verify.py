@@ -8,6 +8,7 @@ from typing import Any
 import timm
 import torch
 
+from syno_nni.backbone import create_backbone
 from syno_nni.environment import cpu_name
 
 from . import timm_models  # noqa: F401  registers the models
@@ -37,12 +38,12 @@ def verify(entry: Retrofit, *, runtime: str | None = None, threads: int | None =
         threads: None for the claim's own number, or torch's.
         seconds: for each measurement.
     """
-    claims = [c for c in entry.claims if 'speedup' in c and runtime in (None, c.get('runtime'))]
+    claims = [c for c in entry.claims if c.get('speedup') and runtime in (None, c.get('runtime'))]
     if not claims:
         claims = [{'runtime': runtime or 'eager'}]
     size = entry.input_size or (3, 224, 224)
     example = torch.randn(1, *size)
-    original = timm.create_model(entry.base, **entry.base_args).eval()
+    original = create_backbone(entry.base, **entry.base_args).eval()
     result = timm.create_model(entry.name, img_size=size[1:]).eval()
     return [_check(claim, original, result, example, threads, seconds) for claim in claims]
 
@@ -63,11 +64,11 @@ def judge(claim: Mapping[str, Any], measured: Mapping[str, Any]) -> tuple[str, s
     It holds where the measured median reaches ``SLACK`` of it. Where it does not, but the measurement is noisy and its
     upper quartile does, nothing can be told.
     """
-    if 'speedup' not in claim:
+    if not claim.get('speedup'):
         return UNCLEAR, 'nothing is claimed for this runtime'
     wanted = claim['speedup']
     got = f'{measured["speedup"]:.2f}x here, {wanted:.2f}x claimed'
-    where = '' if claim.get('cpu') == cpu_name() else f' on {claim.get("cpu", "another machine")}'
+    where = '' if claim.get('cpu') == cpu_name() else f' on {claim.get("cpu") or "another machine"}'
     if measured['speedup'] >= SLACK * wanted:
         return HOLDS, got + where
     if measured['noisy'] and measured['speedup_high'] >= SLACK * wanted:

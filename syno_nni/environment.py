@@ -35,8 +35,10 @@ def usable_cores() -> int:
 
 
 def usable_memory() -> int | None:
-    """Bytes of memory that this process may use at most: the machine's, or its control group's where that is less."""
+    """Bytes of memory that this process may use at most: the machine's, or what its control group or its limits leave."""
     limits = []
+    if (left := _address_space_left()) is not None:
+        limits.append(left)
     try:
         limits.append(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'))
     except (ValueError, OSError):
@@ -48,6 +50,19 @@ def usable_memory() -> int | None:
         except (OSError, ValueError):  # no such group, or "max"
             continue
     return min(limits, default=None)
+
+
+def _address_space_left() -> int | None:
+    """Bytes that ``ulimit -v`` leaves this process; None where there is no limit."""
+    try:
+        import resource
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit == resource.RLIM_INFINITY:
+            return None
+        with open('/proc/self/statm', encoding='ascii') as file:
+            return max(limit - int(file.read().split()[0]) * resource.getpagesize(), 0)
+    except (ImportError, OSError, ValueError):
+        return None
 
 
 def _memory_gb() -> float | None:

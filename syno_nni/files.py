@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -53,6 +54,8 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int, error: type[SynoErro
             data = file.read(limit + 1)
         except OSError as fault:
             raise error(_cannot_read(path, what, fault)) from None
+    if data is None:  # a file of the kernel's that is regular by name and would wait for something to read
+        raise error(_cannot_read(path, what, BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))))
     if len(data) > limit:  # it has grown, or its size was not told
         raise error(_too_large(path, what, limit))
     return data
@@ -88,11 +91,18 @@ def parse_json(text: str | bytes, where: str, error: type[SynoError] = SynoError
         SynoError: of class ``error``: it is no JSON, holds NaN or infinities, or nests too deeply.
     """
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError:
         raise error(f'{where}: not JSON: nested too deeply') from None
     except ValueError as fault:  # also a number of more digits than Python reads
         raise error(f'{where}: not JSON: {fault}') from None
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f'{digits[:20]} is a number beyond those of double precision')
+    return number
 
 
 def _no_constant(name: str) -> Any:
@@ -103,9 +113,12 @@ def check_file(path: str | os.PathLike[str], *, limit: int, error: type[SynoErro
     """The path of a regular, readable file of at most ``limit`` bytes, for a library that opens it itself.
 
     Raises:
-        SynoError: as :func:`read_bytes`.
+        SynoError: as :func:`read_bytes`; also when it is empty, as files of the kernel's seem to be, some of which make their
+            reader wait.
     """
-    with open_file(path, limit=limit, error=error, what=what):
+    with open_file(path, limit=limit, error=error, what=what) as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise error(f'cannot read {what} {show_path(path)}: it is empty')
         return Path(path)
 
 

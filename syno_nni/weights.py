@@ -6,6 +6,7 @@ knows tensors and containers and nothing else, whatever the caller's library wou
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ _FORCE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 _INNER = ('state_dict_ema', 'model_ema', 'state_dict', 'model', 'module', 'network', 'net')
 """Where training scripts keep the weights in what they save, the averaged ones first."""
 _WRAPPERS = ('module.', '_orig_mod.', 'model.')
-_FEW = 5
+_FEW, _DEEPEST = 5, 8
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -42,7 +43,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         except Exception as error:  # safetensors has an exception of its own for damaged files, and raises others too
             raise ConfigError(f'{path}: no safetensors file, or a damaged one: {_brief(error)}') from None
     try:
-        with weights_only():
+        with weights_only(), warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of odd pickles, which are read or refused
             loaded = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # the unpickler raises nearly anything on what is no pickle
         why = ('it holds more than tensors, and reading that could run code; save its state_dict() as safetensors'
@@ -52,7 +54,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def _state_dict(loaded: object, path: Path) -> dict[str, Tensor]:
-    while isinstance(loaded, Mapping):
+    for _ in range(_DEEPEST):  # not for ever: a pickle may hold itself
+        if not isinstance(loaded, Mapping):
+            break
         inner = next((loaded[key] for key in _INNER if isinstance(loaded.get(key), Mapping)), None)
         if inner is None:
             break

@@ -24,6 +24,17 @@ def positive(text: str) -> int:
     return value
 
 
+def seconds(text: str) -> float:
+    """A duration in seconds: more than none, at most a day."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 86400:
+        raise argparse.ArgumentTypeError(f'wants a number of seconds, more than 0 and at most 86400, got {text!r}')
+    return value
+
+
 def binding(text: str) -> dict[str, int]:
     """``C_in=64,C_out=128`` as a mapping."""
     sizes = {}

@@ -14,7 +14,7 @@ from syno_nni import __version__
 from syno_nni.errors import SynoError
 
 from . import env, nnictl, report, resume, retrofit, search, show, slots, zoo
-from .terminal import Formatter, Parser, complain, forget_stdout, prepare_streams
+from .terminal import Formatter, Parser, complain, complain_at_length, forget_stdout, prepare_streams
 
 COMMANDS = (search, resume, report, show, slots, retrofit, zoo, nnictl, env)
 
@@ -30,14 +30,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except SynoError as error:
         if args.debug:
-            raise
-        complain(f'error: {error}')
+            complain_at_length(error)
+        else:
+            complain(f'error: {error}')
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        if args.debug:
+            complain_at_length(error)
+        else:
+            complain('interrupted')
+        return 130
+    except MemoryError as error:
         if args.debug:
             raise
-        complain('interrupted')
-        return 130
+        complain(f'error: not enough memory{f": {error}" if str(error) else ""}')
+        return 1
     except BrokenPipeError:
         # The reader of our output went away (`| head`).
         forget_stdout()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from syno_nni.errors import ConfigError
 from syno_nni.text import columns, quantity
 
-from .arguments import SubParsers, positive
+from .arguments import SubParsers, positive, seconds
 from .terminal import say
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
     out.add_argument('--runtime', default='eager', metavar='RUNTIMES', help='measure in eager, inductor, onnx and/or '
                      'openvino, separated by commas, or none (default: %(default)s)')
     out.add_argument('--threads', type=positive, metavar='N', help='(default: all cores)')
-    out.add_argument('--seconds', type=float, default=3.0, help='of measuring per runtime (default: %(default)s)')
+    out.add_argument('--seconds', type=seconds, default=3.0, help='of measuring per runtime (default: %(default)s)')
     parser.set_defaults(run=run)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from syno_nni.errors import GraphError, SizeError
+from syno_nni.files import check_path, show_path
 from syno_nni.operator import Operator
 from syno_nni.operator.example_sizes import EXAMPLE_SIZES
 from syno_nni.text import quantity
@@ -89,7 +90,8 @@ def _shape(shape: list[int]) -> str:
 
 def _drawn(operator: Operator, path: Path, sizes: Mapping[str, int]) -> Path:
     from syno_nni.operator.draw import draw
+    check_path(path, error=GraphError, what='the graph')
     try:
         return draw(operator, path, sizes)
     except OSError as error:
-        raise GraphError(f'cannot write the graph {path}: {error.strerror or error}') from None
+        raise GraphError(f'cannot write the graph {show_path(path)}: {error.strerror or error}') from None

@@ -11,6 +11,8 @@ import io
 import logging
 import os
 import sys
+import traceback
+import warnings
 from typing import NoReturn
 
 from syno_nni.text import LONGEST_ERROR, one_line, shorten, visible
@@ -33,7 +35,10 @@ def complain(text: object) -> None:
 
 
 def prepare_streams() -> None:
-    """Let stdout and stderr take any character."""
+    """Let stdout and stderr take any character; and let what Python writes there by itself, warnings and tracebacks, go through
+    this door."""
+    sys.excepthook = lambda kind, error, trace: complain_at_length(error)
+    warnings.showwarning = _warn
     codecs.register_error(_ERRORS, _readable)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -51,6 +56,15 @@ def _readable(error: UnicodeError) -> tuple[str | bytes, int]:
 def forget_stdout() -> None:
     """Point stdout nowhere, or Python complains on exit that it could not write what was left."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _warn(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
+    logging.getLogger('py.warnings').warning('%s: %s', category.__name__, shorten(one_line(message), LONGEST_ERROR))
+
+
+def complain_at_length(error: BaseException) -> None:
+    """Print a traceback on stderr."""
+    print(visible(''.join(traceback.format_exception(error)), keep='\n\t'), end='', file=sys.stderr)
 
 
 class Formatter(logging.Formatter):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from syno_nni.errors import ConfigError
 from syno_nni.measure import RUNTIMES
-from syno_nni.text import columns, shorten
+from syno_nni.text import cell, columns, shorten
 
-from .arguments import SubParsers, positive
+from .arguments import SubParsers, positive, seconds
 from .terminal import say
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
     parser.add_argument('name', nargs='?', metavar='NAME')
     parser.add_argument('--runtime', choices=RUNTIMES, help='verify in this one only')
     parser.add_argument('--threads', type=positive, metavar='N', help='(default: as claimed)')
-    parser.add_argument('--seconds', type=float, default=3.0, help='of measuring (default: %(default)s)')
+    parser.add_argument('--seconds', type=seconds, default=3.0, help='of measuring (default: %(default)s)')
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(run=run)
 
@@ -34,8 +34,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     if args.action != 'list' and not args.name:
         raise ConfigError(f'zoo {args.action} wants a name; `syno-nni zoo list` shows all')
-    if args.action == 'list' and args.name:
-        raise ConfigError(f'zoo list takes no name; did you mean `syno-nni zoo show {args.name}`?')
+    if args.action == 'list' and args.name is not None:
+        raise ConfigError(f'zoo list takes no name; did you mean `syno-nni zoo show {cell(args.name, 80)}`?')
     return {'list': _list, 'show': _show, 'verify': _verify}[args.action](args)
 
 
@@ -59,15 +59,15 @@ def _list(args: argparse.Namespace) -> int:
 
 def _evidence(model: Retrofit) -> str:
     """The best measured speedup and the measured accuracies, or what was published."""
+    import numpy as np
     found = []
-    if speedups := [c for c in model.claims if 'speedup' in c]:
+    if speedups := [c for c in model.claims if c.get('speedup')]:
         best = max(speedups, key=lambda c: c['speedup'])
-        found.append(f'measured: {best["speedup"]:.2f}x in {best["runtime"]} on {best.get("cpu", "?")}')
+        found.append(f'measured: {best["speedup"]:.2f}x in {best["runtime"]} on {best.get("cpu") or "?"}')
     for claim in model.claims:
         if claim.get('accuracy') and claim.get('baseline_accuracy'):
-            ours, original = (f'{100 * sum(values) / len(values):.1f} %' for values in (claim['accuracy'],
-                                                                                  claim['baseline_accuracy']))
-            found.append(f'{claim.get("dataset", "")} {ours} (original {original})')
+            ours, original = (f'{100 * float(np.mean(claim[key])):.1f} %' for key in ('accuracy', 'baseline_accuracy'))
+            found.append(f'{claim.get("dataset") or ""} {ours} (original {original})')
     for numbers in () if found else model.published():
         if numbers.get('cifar100_accuracy') and numbers.get('cifar100_baseline'):
             found.append(f'published: CIFAR-100 {100 * numbers["cifar100_accuracy"]:.1f} % '
@@ -96,7 +96,7 @@ def _unknown(name: str) -> Any:
     from syno_nni.errors import ZooError
     from syno_nni.model_zoo.entries import close_names
     hint = close_names(name, [*model_zoo.names(), *model_zoo.retrofit_names()])
-    raise ZooError(f'the zoo has nothing called {name!r:.80}{hint} `syno-nni zoo list` shows all')
+    raise ZooError(f'the zoo has nothing called {cell(name, 80)!r}{hint} `syno-nni zoo list` shows all')
 
 
 def _verify(args: argparse.Namespace) -> int:

@@ -10,7 +10,6 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from stat import S_ISREG
 from typing import Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from syno_nni.errors import DataError
+from syno_nni.files import IMAGE_BYTES, check_file
 
 from .config import DataConfig
 
@@ -93,8 +93,7 @@ def open_image(path: str | os.PathLike[str], mode: Literal['L', 'RGB', 'as it is
         DataError: names the file, and says why it is no image that can be read.
     """
     try:
-        if not S_ISREG(os.stat(path).st_mode):
-            raise DataError(f'{path}: not a regular file; remove it')
+        check_file(path, limit=IMAGE_BYTES, error=DataError, what='the image')
         with warnings.catch_warnings():
             warnings.simplefilter('error', Image.DecompressionBombWarning)
             with Image.open(path) as file:

@@ -6,11 +6,13 @@ weights and of each weight's dimensions is kept. Statements about layout (ranks,
 """
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from syno_nni.errors import GraphError, SynoError, shown
+from syno_nni.files import DESCRIPTION_BYTES, read_text
 
 from .expr import Coordinate, MergeLeft, MergeRight, Out, Shift, Split, Stride, Sum, Unfold
 from .legality import MAX_DEPTH
@@ -58,6 +60,15 @@ def read_graph_dot(text: str) -> Operator:
         raise
     except SynoError as error:
         raise _error(str(error)) from None
+
+
+def load_graph_dot(path: str | os.PathLike[str]) -> Operator:
+    """The operator of the ``graph.dot`` file at a path.
+
+    Raises:
+        GraphError: it cannot be read, or as :func:`read_graph_dot`.
+    """
+    return read_graph_dot(read_text(path, limit=DESCRIPTION_BYTES, error=GraphError, what='the graph'))
 
 
 def _error(message: str) -> GraphError:

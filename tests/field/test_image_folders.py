@@ -102,7 +102,7 @@ def test_the_file_that_cannot_be_read_is_named(folder: Path, spoil: Callable[[Pa
     bad = folder / 'val' / 'dog' / f'odd name.{extension}'
     Image.fromarray(noise(64, 64, 3)).save(bad)
     spoil(bad)
-    with pytest.raises(DataError, match=r'odd name\.\w+: cannot read this image') as caught:
+    with pytest.raises(DataError, match=r'odd name\.\w+: (cannot read this image|it is empty)') as caught:
         load(folder)
     assert '\n' not in str(caught.value)
 
@@ -186,7 +186,7 @@ def test_colour_that_is_dropped_is_told(folder: Path) -> None:
 def test_a_pipe_among_the_images_is_named(folder: Path) -> None:
     import os
     os.mkfifo(folder / 'train' / 'cat' / 'pipe.png')
-    with pytest.raises(DataError, match=r'pipe\.png: not a regular file'):
+    with pytest.raises(DataError, match=r'pipe\.png: it is a named pipe, not a regular file'):
         load(folder)
 
 

@@ -41,7 +41,9 @@ def test_names_are_not_paths(name: str) -> None:
 
 @pytest.mark.parametrize('change, message', [
     ({'format': 2}, 'newer'), ({'format': 'x'}, 'version number'), ({'formula': 'out['}, 'cannot read formula'),
-    ({'formula': None}, 'must be text'), ({'published': 3}, 'list of objects'), ({'id': 'f' * 12}, 'has id')])
+    ({'formula': None}, 'formula: should be text'), ({'published': 3}, 'published: should be'), ({'id': 'f' * 12}, 'has id'),
+    ({'published': [{'model': 'x', 'cifar100_accuracy': 'high'}]}, 'published.0.cifar100_accuracy: '),
+    ({'published': [{'model': 3}]}, 'published.0.model: ')])
 def test_malformed_entries_say_what_is_wrong(change: dict, message: str) -> None:
     good = {'format': 1, 'name': 'x', 'formula': 'out[n:N, o:C_out] = sum[c:C_in] in[n, c] * w1[o, c]',
             'family': 'linear', 'source': 'test'}

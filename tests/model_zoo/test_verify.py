@@ -27,7 +27,7 @@ def test_verdicts(measured: dict, verdict: str) -> None:
 
 
 def test_a_claim_must_be_a_number() -> None:
-    with pytest.raises(ZooError, match='positive number'):
+    with pytest.raises(ZooError, match='claims.0.speedup: should be'):
         parse_retrofit(json.dumps(SMALL | {'claims': [{'speedup': 'fast', 'runtime': 'eager'}]}), 'x')
     with pytest.raises(ZooError, match='runtime'):
         parse_retrofit(json.dumps(SMALL | {'claims': [{'speedup': 2.0}]}), 'x')
@@ -80,10 +80,14 @@ def test_a_folder_without_measurements_claims_none() -> None:
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-    ({'fill': {}}, '"fill"'), ({'fill': {'*': 'syno_resnet_1'}}, 'did you mean'), ({'weights': '../x'}, 'without folders'),
-    ({'input_size': [3, 0, 1]}, 'input_size'), ({'claims': {}}, 'list of objects'), ({'base': 3}, '"base"'),
-    ({'format': 2}, 'newer'), ({'fill': {'*': 'out['}}, 'cannot read formula'), ({'kinds': 'x'}, '"kinds"'),
-    ({'base_args': []}, '"base_args"')])
+    ({'fill': {}}, 'fill: '), ({'fill': {'*': 'syno_resnet_1'}}, 'did you mean'), ({'weights': '../x'}, 'weights: '),
+    ({'input_size': [3, 0, 1]}, 'input_size.1: '), ({'claims': {}}, 'claims: '), ({'base': 3}, 'base: should be text'),
+    ({'format': 2}, 'newer'), ({'fill': {'*': 'out['}}, 'cannot read formula'), ({'kinds': 'x'}, 'kinds: '),
+    ({'base_args': []}, 'base_args: should be a mapping'), ({'base': 'hf-hub:x/y'}, 'base: '), ({'base': '../x'}, 'base: '),
+    ({'base': 'resnet18\n'}, 'base: '),
+    ({'claims': [{'accuracy': 'x'}]}, r'claims.0.accuracy'), ({'claims': [{'input': 3}]}, 'claims.0.input: '),
+    ({'claims': [{'runtime': 'eager', 'speedup': 2, 'threads': '1'}]}, 'claims.0.threads: '), ({'mean': float('1e300')},
+                                                                                               'mean: ')])
 def test_malformed_descriptions(change: dict, message: str) -> None:
     with pytest.raises(ZooError, match=message):
         parse_retrofit(json.dumps(SMALL | change), 'x.json')

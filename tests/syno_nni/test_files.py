@@ -95,3 +95,15 @@ def test_text_and_json(tmp_path: Path) -> None:
 def test_json_that_is_none(text: str) -> None:
     with pytest.raises(JournalError, match='^here: not JSON'):
         parse_json(text, 'here', JournalError)
+
+
+def test_files_that_are_empty_or_of_the_kernel(tmp_path: Path) -> None:
+    """Regular by name, some of the kernel's make their reader wait; libraries are given none of them."""
+    (tmp_path / 'file').write_bytes(b'')
+    for path in (tmp_path / 'file', Path('/proc/self/status')):
+        if path.exists():
+            with pytest.raises(JournalError, match='it is empty'):
+                check_file(path, limit=10, error=JournalError)
+    if os.access('/proc/kmsg', os.R_OK):
+        with pytest.raises(JournalError, match='cannot read'):
+            read_bytes('/proc/kmsg', limit=10, error=JournalError)

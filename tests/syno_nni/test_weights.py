@@ -75,3 +75,11 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / 'absent.pth'):
         with pytest.raises(ConfigError, match='No such file|a directory, not a regular file'):
             read_weights(path)
+
+
+def test_a_state_dict_that_holds_itself_is_not_read_for_ever(tmp_path: Path) -> None:
+    looped: dict[str, object] = {}
+    looped['state_dict'] = looped
+    torch.save(looped, tmp_path / 'x.pth')
+    with pytest.raises(ConfigError, match='wanted a state dict'):
+        read_weights(tmp_path / 'x.pth')

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,28 @@ def test_errors_are_one_line_and_debug_shows_more(capsys: pytest.CaptureFixture[
     monkeypatch.setattr(parser, 'parse_args', lambda argv: _with(parse(argv), run=run))
     assert main(['zoo']) == 1
     assert capsys.readouterr().err == 'error: too small\n'
-    with pytest.raises(SpaceError):
-        main(['zoo', '--debug'])
+    assert main(['zoo', '--debug']) == 1
+    said = capsys.readouterr().err
+    assert said.startswith('Traceback') and 'SpaceError: too' in said
+
+
+def test_tracebacks_and_warnings_of_libraries_cannot_speak_to_the_terminal(
+        capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(args: object) -> int:
+        warnings.warn('a\x1b[2J\nb', stacklevel=1)
+        raise SpaceError('c\x1b[2J\x07')
+
+    parser = build_parser()
+    monkeypatch.setattr(module, 'build_parser', lambda: parser)
+    parse = parser.parse_args
+    monkeypatch.setattr(parser, 'parse_args', lambda argv: _with(parse(argv), run=run))
+    monkeypatch.setattr(sys, 'excepthook', sys.excepthook)
+    assert main(['zoo', '--debug']) == 1
+    said = capsys.readouterr().err
+    assert '\x1b' not in said and '\\x1b[2J' in said
+    assert [record.getMessage() for record in caplog.records if record.name == 'py.warnings'] == ['UserWarning: a\\x1b[2J b']
+    sys.excepthook(ValueError, ValueError('d\x1b[2J'), None)
+    assert '\x1b' not in capsys.readouterr().err
 
 
 def test_interrupts_exit_with_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
