@@ -44,7 +44,8 @@ def save_folder(model: nn.Module, path: str | Path, *, base: str | None = None, 
     Args:
         model: what :func:`~syno_nni.search_spaces.retrofit.retrofit.retrofit` made of a timm model. It is not changed. A
             wrapper (``torch.compile``, data parallel, timm's EMA) is looked into.
-        path: the folder; made if needed. Files of an earlier save are replaced, and its ``model.onnx`` is removed.
+        path: the folder; made if needed. Files of an earlier save are replaced, and its ``model.onnx`` is removed;
+            a folder with such files that are no save's is refused.
         base: the timm architecture that was retrofitted; by default the model says so itself.
         input_size: (channels, height, width) that the operators are built for, which timm's data pipeline then uses; by
             default what the model declares, or else the size at which its operators run.
@@ -60,6 +61,7 @@ def save_folder(model: nn.Module, path: str | Path, *, base: str | None = None, 
     folder = check_path(path, error=ZooError, what='the folder')
     if folder.exists() and not folder.is_dir():
         raise ZooError(f'{folder}: cannot write a folder: there is a file of this name')
+    _check_ours(folder)
     check_plain(model)
     twin = float_copy(model)
     size = _built_for(model, twin, input_size)
@@ -102,6 +104,24 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.get('model_args'), dict) or 'slots' not in config['model_args']:
         raise ZooError(f'{folder / CONFIG} is not of a retrofitted model: it has no model_args.slots')
     return config
+
+
+def _check_ours(folder: Path) -> None:
+    """What a save would replace must be of an earlier save: not the original's folder, nor a project's README.
+
+    Raises:
+        ZooError: it is not, or cannot be told to be.
+    """
+    there = [name for name in (CONFIG, WEIGHTS, CARD, ONNX) if (folder / name).exists()]
+    if CONFIG in there:
+        try:
+            read_config(folder)
+        except ZooError:
+            raise ZooError(f'{folder}: cannot write here: its {CONFIG} is not of a retrofitted model, and would be replaced; '
+                           'choose another folder') from None
+    elif there and WEIGHTS not in there:  # a save that was cut off in the middle leaves weights
+        raise ZooError(f'{folder}: cannot write here: its {there[0]} is not of a retrofitted model, and would be replaced; '
+                       'choose another folder')
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def _values(variable: str, sizes: dict[str, int], given: frozenset[str]) -> list
     if variable == 'g':
         channels = math.gcd(*(sizes[v] for v in ('C_in', 'C_out') if v in sizes))
         top = own if 'g' in given else max(own, COEFFICIENTS['g'])
-        others = [*range(own - 1, 0, -1), *range(own + 1, top + 1)]
+        others = [*range(min(own - 1, channels), 0, -1), *range(own + 1, min(top, channels) + 1)]
         return [own, *(g for g in others if channels % g == 0)]
     if variable in given or own != COEFFICIENTS[variable]:
         return [own]

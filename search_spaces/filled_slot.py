@@ -86,13 +86,14 @@ class FilledSlot(nn.Module):
     def out_features(self) -> int:
         return self.out_channels
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """The replaced layer's input to its output, in its layout: (N, C_in, H, W) to (N, C_out, H, W) over the stride.
 
         Raises:
             GraphError: the input has another number of channels or dimensions.
             SizeError: the operator's formula does not allow the size; names those nearest to it that it does.
         """
+        x = input  # the name that torch's layers give it, by which models may call them
         if isinstance(x, fx.Proxy):
             return as_leaf(self, x)  # nothing inside a slot is a feature of the model
         if self.pool is not None:

@@ -215,7 +215,7 @@ def bindings(slots: Iterable[Slot], **coefficients: int) -> list[dict[str, int]]
 def common_groups(slots: Iterable[Slot], limit: int = COEFFICIENTS['g']) -> int:
     """The largest divisor up to ``limit`` of all channel counts."""
     channels = math.gcd(*(s.sizes[v] for s in slots for v in ('C_in', 'C_out')))
-    return next((g for g in range(limit, 0, -1) if channels % g == 0), 1)
+    return next((g for g in range(min(limit, channels), 0, -1) if channels % g == 0), 1)
 
 
 def group_slots(slots: Iterable[Slot], by: str = 'shape') -> dict[str, list[Slot]]:
@@ -446,7 +446,8 @@ def _groups_for_most(slots: Sequence[Slot], limit: int) -> int:
     common = common_groups(slots, limit)
     if common >= min(FEW_GROUPS, limit):
         return common
-    powers = [2 ** e for e in range(1, limit.bit_length()) if 2 ** e <= limit]
+    most = min(limit, max(s.sizes[v] for s in slots for v in ('C_in', 'C_out')))
+    powers = [2 ** e for e in range(1, most.bit_length())]
     covered = {g: sum(s.macs for s in slots if _divides(g, s)) for g in powers}
     enough = [g for g in powers if covered[g] >= ENOUGH_WORK * sum(s.macs for s in slots)]
     best = max(enough, default=0) or max(powers, key=lambda g: (covered[g], g), default=1)

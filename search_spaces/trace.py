@@ -27,6 +27,7 @@ from torch.utils.flop_counter import flop_registry
 from syno_nni.errors import SlotError
 from syno_nni.modes import evaluating
 from syno_nni.nested import tensors
+from syno_nni.text import cell
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +102,11 @@ def example_of(model: nn.Module, example_input: Example = None) -> tuple[tuple[A
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
         # A fixed seed of its own: looking at a model must not disturb the caller's random state.
         generator = torch.Generator().manual_seed(0)
-        return (torch.randn(*example_input, generator=generator, device='cpu').to(like),), {}
+        try:
+            return (torch.randn(*example_input, generator=generator, device='cpu').to(like),), {}
+        except (RuntimeError, OverflowError, TypeError) as error:
+            raise SlotError(f'cannot make an example input of shape {cell(example_input)}: '
+                            f'{cell(str(error).splitlines()[0])}; choose a smaller one') from None
     raise SlotError(f'example_input must be a tensor, a shape, a tuple of arguments, a mapping of keyword arguments '
                     f'or None, got {example_input!r}')
 
@@ -117,13 +122,15 @@ def trace(model: nn.Module, example_input: Example = None, *, training: bool = T
     """
     model = unwrapped(model)
     args, kwargs = example_of(model, example_input)
+    batch = _batch_of(args, kwargs)
+    if batch < 1:
+        raise SlotError('the example input holds no sample: its batch axis is 0; pass at least one')
     layers = _layers_of(model)
     counter = _FlopCounter()
     with keep_random_state(), evaluating(model), keep_buffers(model), counter:
         _run(model, layers, args, kwargs, record=True)
     if training:
         _trace_training(model, layers, args, kwargs)
-    batch = _batch_of(args, kwargs)
     return ModelTrace(list(layers.values()), batch, counter.flops // 2 // batch)
 
 
@@ -269,6 +276,10 @@ def _odd_call(inputs: tuple, named: dict, output: Any) -> str:
     if len(given) != 1 or not isinstance(given[0], Tensor):
         kinds = ' and '.join(('a tensor' if isinstance(v, Tensor) else type(v).__name__) for v in given) or 'nothing'
         return f'it is called with {kinds}, and an operator takes one tensor'
+    # An argument of None is one too many as well, and one that is named must be named as torch's layers name theirs.
+    if len(inputs) + len(named) > 1 or named.keys() - {'input'}:
+        names = ', '.join(named) or f'{len(inputs)} arguments'
+        return f'it is called with {names}, and an operator takes one tensor, by position or as input'
     if not isinstance(output, Tensor):
         return f'it returns a {type(output).__name__}, and an operator returns one tensor'
     return ''

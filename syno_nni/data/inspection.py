@@ -28,6 +28,10 @@ _SEEN = 256
 """So many images of a split are looked at as the model gets them."""
 _FLAT = 1e-3
 # Spread of normalized pixels below which an image shows nothing.
+_BLANK = 0.1
+# Range of normalized pixels, about 6 of 256 levels, below which an image shows nothing to learn from.
+_FAINT = 0.5
+# The same where something is seen, but not much: 12 bits in a file of 16.
 _MOST_FLAT = 0.5
 _BAR_FROM = 5000
 _ENOUGH = 20
@@ -151,7 +155,7 @@ def _looks_whole(path: str) -> bool:
 def _check_pixels(splits: Splits, name: str, part: _Part) -> Iterator[str]:
     chosen = np.linspace(0, len(part.labels) - 1, min(_SEEN, len(part.labels))).astype(int)
     flat: list[int] = []
-    grey = True
+    grey, widest = True, 0.0
     for index in chosen:
         image = torch.as_tensor(part.dataset[index][0])
         if image.ndim != 3 or len(image) != splits.channels:
@@ -159,16 +163,21 @@ def _check_pixels(splits: Splits, name: str, part: _Part) -> Iterator[str]:
                             f'{splits.channels} channels, height and width')
         if not torch.isfinite(image).all():
             raise DataError(f'{_name(part, index)}: pixels of the {name} split are not finite numbers')
-        if float(image.std()) < _FLAT or float(image.amax((1, 2)).sub(image.amin((1, 2))).max()) < _FLAT:
+        contrast = float(image.amax((1, 2)).sub(image.amin((1, 2))).max())
+        widest = max(widest, contrast)
+        if float(image.std()) < _FLAT or contrast < _BLANK:
             flat.append(int(index))
         if grey and splits.channels == 3 and part.files:
             grey = _is_grey(part.files[index])
     if len(flat) > _MOST_FLAT * len(chosen):
-        raise DataError(f'{splits.source}: {len(flat)} of {len(chosen)} images of the {name} split show one colour only, such '
-                        f'as {_name(part, flat[0])}; look at them: a wrong format, bit depth or crop?')
+        raise DataError(f'{splits.source}: {len(flat)} of {len(chosen)} images of the {name} split show hardly any '
+                        f'contrast, such as {_name(part, flat[0])}; look at them: a wrong format, bit depth or crop?')
+    if widest < _FAINT:
+        yield (f'images of the {name} split have hardly any contrast, such as {_name(part, int(chosen[0]))}: stretch their '
+               'pixels to the full range (that of 16-bit files is 0 to 65535)')
     if flat:
-        yield (f'{len(flat)} of {len(chosen)} images of the {name} split that were looked at show one colour only, such as '
-               f'{_name(part, flat[0])}')
+        yield (f'{len(flat)} of {len(chosen)} images of the {name} split that were looked at show hardly any contrast, '
+               f'such as {_name(part, flat[0])}')
     if name == 'train' and splits.channels == 3 and part.files and grey:
         yield 'all images that were looked at are grey: with data.channels 1 models are a little smaller'
     if name == 'train' and splits.channels == 1 and part.files and not all(_is_grey(part.files[i]) for i in chosen[:32]):

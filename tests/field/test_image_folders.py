@@ -107,6 +107,19 @@ def test_the_file_that_cannot_be_read_is_named(folder: Path, spoil: Callable[[Pa
     assert '\n' not in str(caught.value)
 
 
+@pytest.mark.parametrize('top, refused', [(255, True), (1023, True), (4095, False), (65535, False)])
+def test_few_bits_in_a_file_of_16_are_no_silent_black(folder: Path, top: int, refused: bool) -> None:
+    """vision#2218, the other way round: 8, 10 or 12 bits in files of 16 load nearly black."""
+    for path in folder.rglob('*.png'):
+        Image.fromarray(noise(24, 20, top=top, kind=np.uint16)).save(path)
+    splits = load_data(config(folder))
+    if refused:
+        with pytest.raises(DataError, match='hardly any contrast.*bit depth'):
+            inspect(splits)
+    else:
+        assert any('hardly any contrast' in note for note in inspect(splits)) == (top < 65535)
+
+
 def test_an_image_that_breaks_later_is_named_too(folder: Path) -> None:
     splits = load_data(config(folder))
     for path in folder.rglob('*.png'):
@@ -142,7 +155,7 @@ def test_one_class_is_said_before_anything_is_made(tmp_path: Path) -> None:
 def test_white_images_are_refused(folder: Path) -> None:
     for path in (folder / 'train').rglob('*.png'):
         Image.new('RGB', (20, 20), 'white').save(path)
-    with pytest.raises(DataError, match=r'24 of 24 images of the train split show one colour only, such as .*\.png'):
+    with pytest.raises(DataError, match=r'24 of 24 images of the train split show hardly any contrast, such as .*\.png'):
         load(folder)
 
 

@@ -287,3 +287,16 @@ def test_saving_leaves_the_model_as_it_is(tmp_path: Path) -> None:
     assert model.training and model._model_args == args
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert issubclass(ZooError, SynoError)
+
+
+@pytest.mark.parametrize('mine', [{'README.md': '# My project'}, {'model.onnx': 'of mine', 'README.md': 'x'},
+                                  {'config.json': '{"architecture": "resnet18"}', 'model.safetensors': 'trained for weeks'},
+                                  {'config.json': 'no JSON'}])
+def test_files_that_are_no_earlier_save_are_not_replaced(tmp_path, mine: dict[str, str]) -> None:
+    """A folder named by mistake: the project's own (``--out .``), or that of the model that was retrofitted."""
+    for name, text in mine.items():
+        (tmp_path / name).write_text(text)
+    model = retrofit(timm.create_model('test_resnet', num_classes=3), classics.grouped_conv2d(), (1, 3, 32, 32))
+    with pytest.raises(ZooError, match='cannot write here.*choose another folder'):
+        model_zoo.save_folder(model, tmp_path, card='new')
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == mine
