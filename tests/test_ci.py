@@ -26,7 +26,7 @@ def test_it_calls_make_test(apt: str | None, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = calls.read_text().splitlines()
     made = [line for line in lines if line.startswith('make')]
-    assert made == ['make lint-style lint-imports VENV=here', 'make test VENV=here']
+    assert made == ['make lint docs VENV=here', 'make test VENV=here']
     asked = ' '.join(line for line in lines if line.startswith('apt-get'))
     assert all(name in asked for name in ('chromium', 'graphviz')) == bool(apt)
     assert ('note: chromium could not be installed' in done.stderr) == (apt == 'exit 100')
