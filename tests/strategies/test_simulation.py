@@ -14,6 +14,7 @@ from syno_nni.operator import Operator
 from syno_nni.strategies import make_strategy
 from syno_nni.strategies.landscape import SimulatedResult, SyntheticLandscape
 from syno_nni.strategies.simulation import SimulatedEngine, simulated_space
+from syno_nni.testing.toy import ToyAction
 
 from ..testing import toy
 
@@ -63,19 +64,19 @@ class GridSpace(toy.ToySpace):
         rest = [int(rng.choice(n)) for n in DECISIONS[len(state.key):]]
         return OPERATORS[*state.key, *rest]
 
-    def mutate(self, op: Operator, rng: np.random.Generator) -> Operator:
+    def neighbour(self, op: Operator, rng: np.random.Generator) -> tuple[Operator, int]:
         digits, place = list(DIGITS[op.id]), int(rng.integers(len(DECISIONS)))
         digits[place] = int(rng.integers(DECISIONS[place]))
-        return OPERATORS[tuple(digits)]
+        return OPERATORS[tuple(digits)], place
 
-    def actions(self, state: State) -> list[toy.ToyAction]:
-        return [toy.ToyAction(d, len(state.key)) for d in range(DECISIONS[len(state.key)])]
+    def actions(self, state: State) -> list[ToyAction]:
+        return [ToyAction(d, len(state.key)) for d in range(DECISIONS[len(state.key)])]
 
-    def step(self, state: State, action: toy.ToyAction) -> State:
+    def step(self, state: State, action: ToyAction) -> State:
         return State((*state.key, action.digit))
 
-    def path(self, op: Operator) -> list[toy.ToyAction]:
-        return [toy.ToyAction(d, place) for place, d in enumerate(DIGITS[op.id])]
+    def path(self, op: Operator) -> list[ToyAction]:
+        return [ToyAction(d, place) for place, d in enumerate(DIGITS[op.id])]
 
 
 @pytest.fixture

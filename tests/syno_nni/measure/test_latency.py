@@ -64,7 +64,7 @@ def test_rounds_are_bounded() -> None:
 def test_short_calls_are_timed_in_bulk() -> None:
     log: list[str] = []
     measure(Sleeper(0, log), EXAMPLE, **QUICK)
-    assert len(log) > 100
+    assert len(log) > 10, 'more calls than rounds, however slow the machine'
 
 
 def test_everything_is_left_as_it_was() -> None:
