@@ -72,7 +72,7 @@ def test_the_original_model_ends_the_search(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_learning_rate_that_is_far_too_high(tmp_path: Path) -> None:
-    config = make_config(engine='sequential', evaluation={'epochs': 5, 'learningRate': 1e30, 'clipGradient': None})
+    config = make_config(engine='sequential', evaluation={'epochs': 5, 'learningRate': 1e4, 'clipGradient': None})
     with pytest.raises(EngineError, match='invalid-metric: Diverged'):
         run_search(config, tmp_path / 'run', tell=lambda line: None)
 

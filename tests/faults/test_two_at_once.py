@@ -100,7 +100,7 @@ def test_what_stands_in_its_place_stops_no_measurement(shared_folder: Path, obst
         case 'link into nothing':
             lock_path().symlink_to(target)
     with measurement_lock():
-        assert f'cannot use {lock_path()}' in caplog.text
+        assert f'cannot lock {lock_path()}' in caplog.text
     assert (target.read_text() == 'mine') if obstacle == 'link' else not target.exists()
 
 
