@@ -16,15 +16,19 @@ CITATION = ('Zhuo et al., "Syno: Structured Synthesis for Neural Operators", ASP
             "(the method; these numbers are this project's unless marked as published)")
 
 
-def folder_card(name: str, base: str, config: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
-    """The card of a saved folder, from its slot configuration and what was measured when it was written."""
+def folder_card(name: str, base: str, config: Mapping[str, Any], evidence: Mapping[str, Any], *, factory: str = '') -> str:
+    """The card of a saved folder, from its slot configuration and what was measured when it was written. ``factory`` names
+    the function (``module:function``) that makes the original where that is no timm model."""
     change = evidence.get('change', {})
+    module, _, function = factory.partition(':')
+    of = f'`{factory}`' if factory else f"[timm](https://github.com/huggingface/pytorch-image-models)'s `{base}`"
+    use = ((f'import syno_nni', f'from {module} import {function}', f"model = syno_nni.load('{name}', model={function}())")
+           if factory else ('import timm', 'import syno_nni.model_zoo',
+                            f"model = timm.create_model('local-dir:{name}', pretrained=True)"))
     parts = [
-        _header(base, evidence), f'# {name}', '',
-        f"[timm](https://github.com/huggingface/pytorch-image-models)'s `{base}` with synthesized operators in "
-        f'{len(config["slots"])} of its layers. Made by syno-nni.', '',
-        '## Use', '', '```python', 'import timm', 'import syno_nni.model_zoo',
-        f"model = timm.create_model('local-dir:{name}', pretrained=True)", '```', '']
+        *([] if factory else [_header(base, evidence)]), f'# {name}', '',
+        f'{of} with synthesized operators in {len(config["slots"])} of its layers. Made by syno-nni.', '',
+        '## Use', '', '```python', *use, '```', '']
     if change:
         parts += ['## Size', '', *_table(('', 'original', 'retrofitted', 'ratio'), [
             (what, quantity(change[f'baseline_{key}']), quantity(change[key]), f'{change[key] / change[f"baseline_{key}"]:.2f}')

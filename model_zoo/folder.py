@@ -66,7 +66,7 @@ def save_folder(model: nn.Module, path: str | Path, *, base: str | None = None, 
     twin = float_copy(model)
     size = _built_for(model, twin, input_size)
     try:
-        with _draft(folder) as draft:
+        with draft_of(folder) as draft:
             _write_loadable(model, twin, draft, base, size, evidence or {})
             if card:
                 (draft / CARD).write_text(card, encoding='utf-8')
@@ -242,7 +242,7 @@ def _map_of(slot: Any) -> tuple[int, ...]:
 
 
 @contextmanager
-def _draft(folder: Path) -> Iterator[Path]:
+def draft_of(folder: Path) -> Iterator[Path]:
     """A new folder on the same disk, whose files become those of ``folder`` when the block ends without an error."""
     place = folder.absolute()
     made = [p for p in (place.parent, *place.parent.parents) if not p.exists()]

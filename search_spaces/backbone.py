@@ -1,4 +1,4 @@
-"""The NNI model space of any timm model: its slots, each an :class:`~syno_nni.nas.slot.OperatorSlot`."""
+"""The NNI model space of a model, timm's or the user's: its slots, each an :class:`~syno_nni.nas.slot.OperatorSlot`."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -7,13 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from syno_nni.backbone import create_backbone
-from syno_nni.data.datasets import Splits
+from syno_nni.data.splits import Splits
 from syno_nni.errors import ConfigError, SlotError
+from syno_nni.nas.original import make_model, model_source
 from syno_nni.nas.slot import ModelSpace, OperatorSlot
 from syno_nni.operator import Operator
 from syno_nni.run.config import SearchConfig
 
+from .coefficients import fitting
 from .filled_slot import FilledSlot
 from .replace import replace_layer, take_over
 from .selection import LABEL, Selection, space_of, window_ratio
@@ -38,6 +39,10 @@ class BackboneSpace(ModelSpace):
         label: of the choice, or the start of the labels when there are several groups.
         pool: number of operators to choose from, for strategies that need a finite list (NNI's TPE and PolicyBasedRL); 0
             for the whole space.
+        source: what the model is made from where that is more than a name (see :func:`~syno_nni.nas.original.model_source`);
+            ``model_name`` is then what people call it.
+        any_operator: whether a choice is any operator that fits its slots, of the space or not; a search by retrofit takes
+            classic and published ones too.
         timm_kwargs: further arguments of ``timm.create_model``.
 
     Raises:
@@ -47,10 +52,11 @@ class BackboneSpace(ModelSpace):
 
     def __init__(self, model_name: str, example_shape: Sequence[int], space: Mapping[str, Any], *,
                  slots: Mapping[str, Any] | None = None, group_by: str = 'model', keep: float = 0.0,
-                 label: str = LABEL, pool: int = 0, **timm_kwargs: Any) -> None:
+                 label: str = LABEL, pool: int = 0, source: Mapping[str, Any] | None = None, any_operator: bool = False,
+                 **timm_kwargs: Any) -> None:
         super().__init__()
         _check(model_name, example_shape, space)
-        net = create_backbone(model_name, **timm_kwargs)
+        net = make_model(source or {'name': model_name, 'arguments': timm_kwargs})
         selected = Selection.from_dict({'window_ratio': window_ratio(space), 'group_by': group_by, 'label': label,
                                         **(slots or {})}).of(net, tuple(example_shape))
         self.excluded: list[Excluded] = selected.excluded
@@ -63,7 +69,8 @@ class BackboneSpace(ModelSpace):
             spec = {**space, 'bindings': bindings(members)}
             for slot in members:
                 layer = net.get_submodule(slot.name)
-                filled = OperatorSlot(layer, partial(_filled, layer, slot), spec, keep=keep, label=choice, pool=pool)
+                filled = OperatorSlot(layer, partial(_filled, layer, slot), spec, keep=keep, label=choice, pool=pool,
+                                      any_operator=any_operator)
                 replace_layer(net, (slot.name, *slot.aliases), filled)
         self.net = net
 
@@ -75,15 +82,17 @@ def backbone_space(config: SearchConfig, data: Splits) -> BackboneSpace:
     """The model space of an experiment file."""
     selection = Selection.of_search(config).to_dict()
     # Of the space, where the model space finds it.
-    del selection['window_ratio']
+    if not config.retrofits:
+        del selection['window_ratio']  # of the space, where the model space finds it
     shape = [1, config.data.channels, config.data.image_size, config.data.image_size]
-    return BackboneSpace(config.model.name, shape, space_of(config), slots=selection, in_chans=config.data.channels,
-                         num_classes=data.num_classes, **config.model.kwargs)
+    return BackboneSpace(config.model.title, shape, space_of(config), slots=selection,
+                         source=model_source(config, data.num_classes), any_operator=config.retrofits)
 
 
 def _filled(layer: nn.Module, slot: Slot, formula: str) -> FilledSlot:
     """The operator in the place of ``layer``."""
-    return take_over(layer, FilledSlot.of(Operator.parse(formula), slot))
+    op = Operator.parse(formula)
+    return take_over(layer, FilledSlot.of(op, fitting(op, slot)))
 
 
 def _check(model_name: Any, example_shape: Any, space: Any) -> None:

@@ -72,6 +72,10 @@ class Selection:
         """The selection of an experiment file. Searches pool in front of strides, as they always did: a run that goes on
         and a retrofit of its result compute what was measured."""
         slots = config.slots
+        if config.retrofits:
+            # The solver chooses for every slot, and operators that stride are closer to the layers that they are fitted to.
+            return cls(slots.kinds, slots.include, slots.exclude, slots.min_share, dict(config.space.variables),
+                       window_ratio=None, group_by='slot')
         return cls(slots.kinds, slots.include, slots.exclude, slots.min_share, dict(config.space.variables),
                    striding='pool', window_ratio=window_ratio(space_of(config)), group_by=slots.group_by)
 

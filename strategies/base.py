@@ -435,7 +435,9 @@ class SynoStrategy(Strategy):
     def reference(self) -> Reference:
         """What the original model reached, for stopping those that fall behind; empty until it is known."""
         baseline = next((o for o in self.history if o.candidate.is_baseline), None)
-        return Reference(baseline.metrics.get('proxy_accuracy'), tuple(self._curve)) if baseline else Reference()
+        if baseline is None:
+            return Reference()
+        return Reference(baseline.metrics.get('proxy_accuracy'), tuple(self._curve), baseline.metrics.get('accuracy'))
 
     def _share_baseline(self) -> None:
         evaluator = getattr(getattr(self, '_model_space', None), 'evaluator', None)

@@ -26,10 +26,10 @@ def main() -> None:
     config, reference = read_payload(parameters)
     from syno_nni.nas.waiting import wait_asleep
     wait_asleep(config.latency.threads)
-    from syno_nni.nas.evaluator import OperatorEvaluator
     from syno_nni.nas.flat_space import FlatModelSpace
+    from syno_nni.search.evaluators import evaluator_of
     from syno_nni.search_spaces.backbone import backbone_space
-    evaluator = OperatorEvaluator(config.to_dict())
+    evaluator = evaluator_of(config)
     evaluator.reference = reference()
     space = backbone_space(config, evaluator.data)
     sample = read_sample(parameters, space.groups)
@@ -56,10 +56,10 @@ def read_payload(parameters: Any) -> tuple[SearchConfig, Any]:
         from syno_nni.nas.stages import Reference
         known = payload.get('reference')
         fields = dict(known) if isinstance(known, Mapping) else {}
-        numbers = [fields.get('proxy_accuracy') or 0.0, *(fields.get('curve') or ())]
-        if set(fields) - {'proxy_accuracy', 'curve'} or not all(_is_number(n) for n in numbers):
+        numbers = [fields.get('proxy_accuracy') or 0.0, fields.get('accuracy') or 0.0, *(fields.get('curve') or ())]
+        if set(fields) - {'proxy_accuracy', 'curve', 'accuracy'} or not all(_is_number(n) for n in numbers):
             raise EngineError(f'the reference of the trial is malformed: {shown(known)}')
-        return Reference(fields.get('proxy_accuracy'), tuple(fields.get('curve') or ()))
+        return Reference(fields.get('proxy_accuracy'), tuple(fields.get('curve') or ()), fields.get('accuracy'))
 
     return config, reference
 

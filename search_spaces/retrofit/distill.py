@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
+from tqdm import tqdm
 
 from syno_nni.errors import SlotError
 from syno_nni.modes import evaluating, fine_tuning, with_gradients
@@ -46,7 +48,8 @@ class Losses:
 @with_gradients()
 def distill(original: nn.Module, result: nn.Module, batches: Iterable[Any], *, steps: int,
             losses: Losses | None = None, learning_rate: float = 0.02, momentum: float = 0.9,
-            weight_decay: float = 5e-4, label_smoothing: float = 0.1, clip_gradient: float = 5.0) -> list[float]:
+            weight_decay: float = 5e-4, label_smoothing: float = 0.1, clip_gradient: float = 5.0, warm_up: float = 0.0,
+            progress: str = '') -> list[float]:
     """Train ``result`` in place for ``steps`` batches by SGD with a cosine schedule; ``original`` stays as it is.
 
     Args:
@@ -58,7 +61,9 @@ def distill(original: nn.Module, result: nn.Module, batches: Iterable[Any], *, s
             as needed.
         steps: optimizer steps.
         losses: what to train on (default: half labels, half logits).
-        learning_rate: at the start.
+        learning_rate: at the start, or at its peak.
+        warm_up: part of the steps in which the learning rate rises to its peak (one cycle; Smith and Topin, 2018).
+        progress: title of a progress bar; '' for none.
 
     Returns:
         The loss at every step.
@@ -73,11 +78,13 @@ def distill(original: nn.Module, result: nn.Module, batches: Iterable[Any], *, s
     if losses.layers and not names:
         raise SlotError(f'{type(student).__name__} has no filled slot to compare layers of: retrofit it first')
     optimizer = torch.optim.SGD(result.parameters(), learning_rate, momentum, weight_decay=weight_decay, nesterov=momentum > 0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    schedule: LRScheduler = (OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=warm_up) if warm_up and steps > 2 else
+                CosineAnnealingLR(optimizer, steps))
     history = []
     with (evaluating(original), fine_tuning(student), _outputs_of(teacher, names) as wanted,
           _outputs_of(student, names) as got):
-        for batch in itertools.islice(_forever(batches), steps):
+        for batch in tqdm(itertools.islice(_forever(batches), steps), progress, steps, disable=not progress or None,
+                          leave=False):
             wanted.clear()
             got.clear()
             terms = []

@@ -17,7 +17,6 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,8 @@ from syno_nni.files import DATASET_BYTES, exists, is_directory, open_file, read_
 
 from .config import DataConfig
 from .image_folder import ClassFolder
+from .own import own_splits
+from .splits import Splits
 
 FASHION_MNIST_PATHS = ('/usr/share/datasets/fashion-mnist', '~/.cache/fashion-mnist')
 """Where Fashion-MNIST is looked for when ``data.path`` does not say."""
@@ -41,30 +42,19 @@ _TEST_SEED = 0
 _VAL_FOLDERS = ('val', 'valid', 'validation')
 
 
-@dataclass(frozen=True)
-class Splits:
-    """The three splits of a dataset. ``source`` says in words where the images come from."""
-    train: Dataset
-    val: Dataset
-    test: Dataset
-    num_classes: int
-    channels: int
-    image_size: int
-    source: str
-
-    def summary(self) -> str:
-        """One line: sizes, classes and source."""
-        sizes = ' / '.join(str(len(split)) for split in (self.train, self.val, self.test))  # type: ignore[arg-type]
-        return (f'{self.source}: {sizes} train / val / test images, {self.num_classes} classes, '
-                f'{self.channels}x{self.image_size}x{self.image_size}')
-
-
-def load_data(config: DataConfig) -> Splits:
+def load_data(config: DataConfig, code: str | Path | None = None) -> Splits:
     """The splits that ``config`` describes.
+
+    Args:
+        config: of the data.
+        code: folder of the modules that ``config.factory`` names.
 
     Raises:
         DataError: files are missing or malformed; the message says how to get them.
+        ConfigError: the function that should make them is missing, or fails.
     """
+    if config.factory is not None:
+        return own_splits(config, code)
     match config.name:
         case 'digits':
             splits = _digits(config)

@@ -21,6 +21,7 @@ from syno_nni.errors import DataError
 
 from .datasets import ImageArray, Splits
 from .image_folder import ClassFolder, open_image
+from .own import labels_of
 
 _DECODED = 3000
 """So many files of a split are decoded; of the others the ends are looked at, and suspicious ones are decoded too."""
@@ -75,8 +76,7 @@ class _Part:
             return cls(dataset, np.array([base.targets[i] for i in indices]), files, lambda: map(_digest_of_file, files))
         if isinstance(base, ImageArray):
             return cls(dataset, base.labels[indices], [], lambda: map(_digest, base.pixels[indices]))
-        labels = np.array([int(dataset[i][1]) for i in range(len(indices))])
-        return cls(dataset, labels, [], lambda: ())
+        return cls(dataset, labels_of(dataset), [], lambda: ())
 
 
 def _unwrapped(dataset: Any) -> tuple[Any, list[int]]:

@@ -61,6 +61,11 @@ class Runtime(ABC):
         names = [name for name in self.packages if importlib.util.find_spec(name) is None]
         return f"{', '.join(names)} (pip install 'syno-nni[{self.extra}]')" if names else ''
 
+    def quick(self) -> Runtime:
+        """The same runtime with less time to prepare a model, for many of them whose outputs nobody needs; itself where there
+        is no such way."""
+        return self
+
     @abstractmethod
     def time(self, models: Sequence[nn.Module], example: Tensor, *, threads: int, rounds: Rounds) -> Timed:
         """Time models that are in evaluation mode, in turns, on one input.

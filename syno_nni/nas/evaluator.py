@@ -16,7 +16,6 @@ from timm.utils.model import reparameterize_model
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from syno_nni.backbone import create_backbone
 from syno_nni.data.datasets import Splits, load_data
 from syno_nni.measure.latency import measure_pair
 from syno_nni.plan.layer import SynthesizedLayer
@@ -24,6 +23,7 @@ from syno_nni.plan.verification import check_layers
 from syno_nni.run.candidate import Miss
 from syno_nni.run.config import ObjectiveConfig, SearchConfig
 
+from .original import original_model
 from .profiler import count_macs, count_params
 from .stages import Reference, Rejected, StageLog, gradient_norm
 from .time_limit import time_limit
@@ -61,7 +61,7 @@ class OperatorEvaluator(Evaluator):
         self._log = StageLog()
 
     def extra_repr(self) -> str:
-        return f'model={self.config.model.name!r}, data={self.config.data.name!r}'
+        return f'model={self.config.model.title!r}, data={self.config.data.title!r}'
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, OperatorEvaluator) and self.config == other.config
@@ -71,7 +71,7 @@ class OperatorEvaluator(Evaluator):
     @cached_property
     def data(self) -> Splits:
         """The dataset."""
-        return load_data(self.config.data)
+        return load_data(self.config.data, self.config.trial_code_directory)
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
         """Train and measure ``model``; return what is reported."""
@@ -98,13 +98,13 @@ class OperatorEvaluator(Evaluator):
         example = torch.randn(config.latency.batch_size, config.data.channels, *[config.data.image_size] * 2)
         with log.running('size') as known:
             known |= {'macs': count_macs(model, example[:1]), 'params': count_params(model)}
-            _reject_if(config.objective.too_large(known['macs'], known['params']), kept)
+            reject_if(config.objective.too_large(known['macs'], known['params']), kept)
         with log.running('latency') as known:
             known |= self._latencies(model, example, kept)
             if not kept and hangs_on_noise(config.objective, known):
                 known |= self._latencies(model, example, kept, longer=_LONGER)
                 known['measured_again'] = 1
-            _reject_if(config.objective.too_slow(sure_latency_ms(known), known['speedup_sure']), kept)
+            reject_if(config.objective.too_slow(sure_latency_ms(known), known['speedup_sure']), kept)
         with log.running('proxy') as known:
             self._proxy(model, known, kept)
         with log.running('train') as known:
@@ -150,9 +150,7 @@ class OperatorEvaluator(Evaluator):
 
     def _latencies(self, model: nn.Module, example: torch.Tensor, kept: bool, longer: int = 1) -> dict[str, Any]:
         latency = self.config.latency
-        baseline = model if kept else create_backbone(
-            self.config.model.name, **{**self.config.model.kwargs, 'pretrained': False},
-            in_chans=self.config.data.channels, num_classes=self.data.num_classes)
+        baseline = model if kept else original_model(self.config, self.data.num_classes, weights=False)
         if unchecked := check_layers(model):
             _log.warning('too large to be checked against the definition: %s', ', '.join(unchecked))
         # In the form in which they would be deployed: what depends on weights alone is computed ahead.
@@ -199,6 +197,7 @@ def hangs_on_noise(objective: ObjectiveConfig, known: Mapping[str, Any]) -> bool
                 for speedup in (sure, hopeful)}) == 2
 
 
-def _reject_if(miss: Miss | None, kept: bool) -> None:
+def reject_if(miss: Miss | None, kept: bool) -> None:
+    """Raise Rejected where a limit is missed, but for the original model."""
     if miss is not None and not kept:
         raise Rejected(miss)

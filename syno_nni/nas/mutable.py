@@ -88,12 +88,14 @@ class OperatorChoice(LabeledMutable):
             stays small when NNI serialises it and two mutables of one label compare equal.
         keep: probability with which :meth:`random` returns :data:`KEEP`; useful when there are several choices.
         label: name shared by all slots that the choice fills.
+        any_operator: whether operators outside the space are values too; random ones are from the space all the same.
     """
 
-    def __init__(self, space: SpaceSpec, *, keep: float = 0.0, label: str | None = None) -> None:
+    def __init__(self, space: SpaceSpec, *, keep: float = 0.0, label: str | None = None, any_operator: bool = False) -> None:
         self.label = auto_label(label)
         self.spec = dict(space)
         self.keep = keep
+        self.any_operator = any_operator
 
     @property
     def space(self) -> OperatorSpace:
@@ -118,6 +120,8 @@ class OperatorChoice(LabeledMutable):
             return SampleValidationError(f'{self.label}: {error}')
         if str(operator) != value:
             return SampleValidationError(f'{self.label}: the formula is not canonical; write {operator}')
+        if self.any_operator:
+            return None
         inside = self.space.contains(operator)
         return None if inside else SampleValidationError(f'{self.label}: {value} is outside the space: {inside}')
 

@@ -29,21 +29,23 @@ class OperatorSlot(MutableModule):
         keep: probability with which a random sample keeps the layer.
         label: name of the choice.
         pool: number of operators to choose from (see :func:`~.mutable.operator_pool`); 0 for the whole space.
+        any_operator: whether the choice is any operator, of the space or not.
     """
 
     @classmethod
     def create_fixed_module(cls, sample: Sample, layer: nn.Module, fill: Fill, space: SpaceSpec, *,
-                            keep: float = 0.0, label: str = 'operator', pool: int = 0) -> nn.Module:
+                            keep: float = 0.0, label: str = 'operator', pool: int = 0,
+                            any_operator: bool = False) -> nn.Module:
         # Not validated against the space: the sampling side has done it, and a winner must load in a changed space.
         return _filled(layer, fill, sample[label])
 
     def __init__(self, layer: nn.Module, fill: Fill, space: SpaceSpec, *, keep: float = 0.0, label: str = 'operator',
-                 pool: int = 0) -> None:
+                 pool: int = 0, any_operator: bool = False) -> None:
         super().__init__()
         self.layer = layer
         self.fill = fill
         self.choice = self.add_mutable(operator_pool(space, pool, label=label) if pool else
-                                       OperatorChoice(space, keep=keep, label=label))
+                                       OperatorChoice(space, keep=keep, label=label, any_operator=any_operator))
         self.dry_run = _filled(layer, fill, ensure_frozen(self.choice))
 
     def freeze(self, sample: Sample) -> nn.Module:

@@ -54,6 +54,8 @@ class Reference:
     each epoch of the full one."""
     proxy_accuracy: float | None = None
     curve: Sequence[float] = ()
+    accuracy: float | None = None
+    """In the end."""
 
     def check_proxy(self, accuracy: float, margin: float | None) -> None:
         """Raise :class:`Rejected` when the short training fell behind by more than ``margin`` (None: never)."""

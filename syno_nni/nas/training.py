@@ -5,6 +5,7 @@ import functools
 import logging
 import math
 import signal
+import sys
 import tempfile
 import threading
 import warnings
@@ -104,10 +105,10 @@ def make_schedule(optimizer: Optimizer, recipe: EvaluationConfig, steps: int) ->
 
 
 def fit(model: nn.Module, recipe: EvaluationConfig, train: Dataset, val: Dataset, *, num_classes: int,
-        batch_size: int, report: bool = False, stop: Stop | None = None) -> dict[str, float]:
+        batch_size: int, report: bool = False, stop: Stop | None = None, progress: bool = False) -> dict[str, float]:
     """Train ``model`` in place; return the validation ``accuracy`` (0 to 1) and ``loss`` after the last epoch.
 
-    With ``report``, NNI gets the metrics of every epoch as intermediate results.
+    With ``report``, NNI gets the metrics of every epoch as intermediate results; ``progress`` shows a bar.
 
     Raises:
         Rejected: ``stop`` gave a reason.
@@ -120,7 +121,7 @@ def fit(model: nn.Module, recipe: EvaluationConfig, train: Dataset, val: Dataset
         trainer = Trainer(
             max_epochs=recipe.epochs, accelerator='gpu' if recipe.device == 'cuda' else recipe.device, devices=1,
             gradient_clip_val=recipe.clip_gradient, num_sanity_val_steps=0, default_root_dir=scratch, logger=False,
-            enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
+            enable_progress_bar=progress and sys.stderr.isatty(), enable_checkpointing=False, enable_model_summary=False,
             # Told, not guessed: where it finds itself in a SLURM job it takes over the job's signals, and requeues the job.
             plugins=[LightningEnvironment()])
         evaluator = Lightning(

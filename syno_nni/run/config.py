@@ -25,6 +25,7 @@ from syno_nni.schema import (
     Duration,
     Fraction,
     Free,
+    FunctionName,
     PathText,
     Positive,
     Section,
@@ -48,18 +49,44 @@ DEFAULT_CONFIG = 'quickstart.yml'
 
 
 class ModelConfig(Section):
-    """The backbone: a timm model name; every further key goes to ``timm.create_model`` as it stands."""
+    """The model: the ``name`` of one of timm's, or ``factory: 'module:function'``, a function of the user's that returns a
+    module. Every further key goes to ``timm.create_model``, or to the function, as it stands.
+
+    ``checkpoint`` is a file of its trained weights (safetensors, or a state dict of torch's).
+    """
     model_config = ConfigDict(extra='allow')
-    name: Text
+    name: Text = ''
+    factory: FunctionName | None = None
+    checkpoint: PathText | None = None
     __pydantic_extra__: dict[str, Free]
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        """The extra arguments of ``timm.create_model``."""
+        """The extra arguments of ``timm.create_model`` or of the function."""
         return dict(self.__pydantic_extra__ or {})
+
+    @property
+    def title(self) -> str:
+        """What people call it: the name, or the function's."""
+        return self.name or (self.factory or '').rpartition(':')[2]
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the file says where trained weights come from; a function may return a trained model all the same."""
+        return bool(self.checkpoint or self.kwargs.get('pretrained') or self.name.startswith(('local-dir:', 'hf-hub:', 'hf_hub:')))
+
+    @model_validator(mode='after')
+    def _one_source(self) -> ModelConfig:
+        if not self.name and self.factory is None:
+            raise ValueError("give the name of a timm model, or factory: 'module:function'")
+        if self.name and self.factory is not None:
+            raise ValueError('name and factory say two things; leave one of them out')
+        return self
 
     @model_validator(mode='after')
     def _data_decides(self) -> ModelConfig:
+        if self.factory is not None:
+            return self
         for key, instead in (('num_classes', 'the dataset'), ('in_chans', 'data.channels')):
             if key in self.kwargs:
                 raise ValueError(f'{key} comes from {instead}; remove it')
@@ -151,7 +178,15 @@ class StrategyConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """The training recipe that the baseline and every candidate share, and what comes before it.
+    """How candidates are evaluated.
+
+    ``mode: retrofit`` starts from the weights that the model has: operators are fitted to the layers they replace, and the
+    assembled model is healed by distillation from the original for ``healSteps`` batches; the few that come near the wanted
+    accuracy are healed for ``finalSteps`` more. ``screenOperators`` are looked at before. With a ``maxExperimentDuration`` all
+    of these are made to fit it. A model without weights is trained first, by the recipe below. ``mode: scratch`` trains every candidate by the recipe. By default it is
+    retrofit where the file says where weights come from.
+
+    The rest is the training recipe that the baseline and every candidate share in ``scratch``, and what comes before it.
 
     ``learningRate`` is the peak of the schedule; ``threads`` the CPU threads of one trial (None: torch's default).
 
@@ -159,6 +194,11 @@ class EvaluationConfig(Section):
     than ``stopBelow`` less accurate than the original model, after the short training or at any epoch of the full one,
     is stopped. None: no candidate is stopped.
     """
+    mode: Literal['auto', 'retrofit', 'scratch'] = 'auto'
+    heal_steps: Annotated[Count, Field(le=10 ** 8)] = 200
+    final_steps: Annotated[Count, Field(le=10 ** 8)] = 2000
+    heal_learning_rate: Annotated[Positive, Field(le=1e4)] = 0.05
+    screen_operators: Annotated[Count, Field(le=10 ** 8)] = 400
     epochs: Annotated[Count, Field(le=10 ** 6)] = 3
     proxy_epochs: Annotated[Whole, Field(le=10 ** 6)] = 0
     proxy_samples: Count | None = None
@@ -205,7 +245,8 @@ class SearchConfig(Section):
     ``engine: sequential`` runs in this process, without NNI's manager; ``local`` uses NNI's local training service
     with its web UI on ``port``; ``remote`` runs the trials on the machines of ``machineList``, which reach NNI's manager
     at ``nniManagerIp``. ``trainingService: {platform: ...}``, as in NNI's files, says the same as ``engine``. ``runDirectory``
-    defaults to a new folder in ``runs/``.
+    defaults to a new folder in ``runs/``. ``trialCodeDirectory`` is where the modules that ``factory`` names are looked for: by
+    default the folder of the file.
     """
     experiment_name: Annotated[Text, Field(max_length=100, pattern=r'^[\w.][\w. -]*$')] = 'search'
     model: ModelConfig
@@ -225,6 +266,13 @@ class SearchConfig(Section):
     max_trial_duration: Duration | None = None
     trial_concurrency: Annotated[Count, Field(le=4096)] = 1
     run_directory: PathText | None = None
+    trial_code_directory: PathText | None = None
+
+    @property
+    def retrofits(self) -> bool:
+        """Whether candidates start from the weights that the model has."""
+        mode = self.evaluation.mode
+        return mode == 'retrofit' or (mode == 'auto' and self.model.has_weights)
 
     @model_validator(mode='after')
     def _has_machines(self) -> SearchConfig:
@@ -278,7 +326,7 @@ class SearchConfig(Section):
 
 
 _FREE_TO_CHANGE = ('engine', 'port', 'max_trial_number', 'max_experiment_duration', 'max_trial_duration',
-                   'trial_concurrency', 'run_directory', 'machine_list', 'nni_manager_ip')
+                   'trial_concurrency', 'run_directory', 'machine_list', 'nni_manager_ip', 'trial_code_directory')
 
 
 def load_config(path: str | Path | None = None) -> SearchConfig:
@@ -293,7 +341,20 @@ def load_config(path: str | Path | None = None) -> SearchConfig:
     data, source = load_yaml(path), show_path(path)
     if is_nnictl_file(data):
         raise ConfigError(f'{source}: this file is for nnictl: syno-nni nnictl create --config {source}')
-    return SearchConfig.from_dict(data, source)
+    return _at_home(SearchConfig.from_dict(data, source), Path(path).absolute().parent)
+
+
+def _at_home(config: SearchConfig, folder: Path) -> SearchConfig:
+    """The configuration with the paths that mean the file's folder written out."""
+    changes: dict[str, Any] = {}
+    if config.trial_code_directory is None and (config.model.factory or config.data.factory):
+        changes['trial_code_directory'] = str(folder)
+    elif config.trial_code_directory is not None:
+        changes['trial_code_directory'] = str(folder / Path(config.trial_code_directory).expanduser())
+    if config.model.checkpoint is not None:
+        beside = folder / Path(config.model.checkpoint).expanduser()
+        changes['model'] = config.model.model_copy(update={'checkpoint': str(beside)})
+    return config.replace(**changes) if changes else config
 
 
 def is_nnictl_file(data: Any) -> bool:

@@ -16,7 +16,8 @@ class ObjectiveConfig(Section):
 
     A candidate beyond ``maxMacs``, ``maxParams``, ``maxLatencyMs`` or ``minSpeedup`` is rejected before it is trained;
     the first two before a trial is started. They hold for the whole model: multiply-accumulates of one image,
-    parameters, milliseconds, times the original model's speed.
+    parameters, milliseconds, times the original model's speed. ``maxAccuracyLoss`` (0.01 is one point) is how much less
+    accurate than the original the winner may be; a search by retrofit wants the fastest model within it.
     """
     accuracy_weight: Annotated[Weight, Field(le=1e6)] = 1.0
     speedup_weight: Annotated[Weight, Field(le=1e6)] = 0.05
@@ -25,6 +26,7 @@ class ObjectiveConfig(Section):
     max_macs: Count | None = None
     max_params: Count | None = None
     min_accuracy: Fraction | None = None
+    max_accuracy_loss: Fraction | None = None
 
     @model_validator(mode='after')
     def _says_something(self) -> ObjectiveConfig:
@@ -32,7 +34,8 @@ class ObjectiveConfig(Section):
             raise ValueError('accuracyWeight and speedupWeight are both 0: nothing to maximise')
         return self
 
-    def score(self, accuracy: float, latency_ms: float, baseline_latency_ms: float) -> float:
+    def score(self, accuracy: float, latency_ms: float, baseline_latency_ms: float,
+              original_accuracy: float | None = None) -> float:
         """``accuracyWeight * accuracy + speedupWeight * log2(speedup)``, less 1 for each limit that is broken.
 
         The logarithm makes a step from 1x to 2x worth as much as one from 2x to 4x. With the defaults, being twice
@@ -41,6 +44,8 @@ class ObjectiveConfig(Section):
         score = self.accuracy_weight * accuracy + self.speedup_weight * math.log2(baseline_latency_ms / latency_ms)
         score -= self.max_latency_ms is not None and latency_ms > self.max_latency_ms
         score -= self.min_accuracy is not None and accuracy < self.min_accuracy
+        if self.max_accuracy_loss is not None and original_accuracy is not None:
+            score -= accuracy < original_accuracy - self.max_accuracy_loss
         return score
 
     def too_large(self, macs: float, params: float) -> Miss | None:

@@ -171,6 +171,30 @@ class Finished(_Record):
     duration_s: Seconds | None = None
 
 
+Numbers = Annotated[dict[str, Annotated[float, Field(allow_inf_nan=False)]], Field(max_length=100_000)]
+
+
+class Scored(_Record):
+    """What a search by retrofit knows of an operator: by slot the relative ``errors`` of its best weights and the measured
+    ``changes`` of the output (nats per image), the milliseconds that it should save, and by shape of slots those that it was
+    measured to save. ``origin`` says who proposed it, ``screened`` how many operators had been looked at by then."""
+    event: Literal['scored'] = 'scored'
+    formula: str
+    origin: str = ''
+    screened: Number = 0
+    errors: Numbers = Field(default_factory=dict)
+    changes: Numbers = Field(default_factory=dict)
+    predicted_ms: Numbers = Field(default_factory=dict)
+    saved_ms: Numbers = Field(default_factory=dict)
+
+
+class Healed(_Record):
+    """A candidate was trained on: its metrics now, in the place of those of the same names."""
+    event: Literal['healed'] = 'healed'
+    id: Id
+    metrics: Metrics
+
+
 class Tested(_Record):
     """Metrics on the test split, taken once, at the end."""
     event: Literal['tested'] = 'tested'
@@ -185,7 +209,7 @@ class Ended(_Record):
     message: str = ''
 
 
-AnyRecord = Header | Resumed | Submitted | Intermediate | Abandoned | Finished | Tested | Ended
+AnyRecord = Header | Resumed | Submitted | Intermediate | Abandoned | Finished | Scored | Healed | Tested | Ended
 Record = Annotated[AnyRecord, Field(discriminator='event')]
 PARSER: TypeAdapter[Record] = TypeAdapter(Record)
 EVENTS = tuple(record.model_fields['event'].default for record in get_args(AnyRecord))

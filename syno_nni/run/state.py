@@ -8,7 +8,7 @@ from typing import Any, Literal
 from syno_nni.errors import JournalError
 
 from .candidate import BASELINE, Candidate, Outcome
-from .records import Abandoned, Ended, Error, Finished, Header, Intermediate, Record, Resumed, Submitted, Tested
+from .records import Abandoned, Ended, Error, Finished, Header, Healed, Intermediate, Record, Resumed, Scored, Submitted, Tested
 
 
 @dataclass
@@ -21,6 +21,8 @@ class Trial:
     """Whether it is with the engine, for all that the journal knows; if not, it waits to be submitted again."""
     attempts: int = 1
     outcome: Outcome | None = None
+    healed_metrics: dict[str, Any] = field(default_factory=dict)
+    """After further training, where there was some."""
     test_metrics: dict[str, Any] = field(default_factory=dict)
     curve: list[float] = field(default_factory=list)
     """Validation accuracy after each epoch of the last attempt."""
@@ -49,8 +51,10 @@ class Trial:
 
     @property
     def metrics(self) -> Mapping[str, Any]:
-        """Those of the outcome; empty before."""
-        return self.outcome.metrics if self.outcome else {}
+        """Those of the outcome, or of later training; empty before."""
+        if self.outcome is None:
+            return {}
+        return {**self.outcome.metrics, **self.healed_metrics} if self.healed_metrics else self.outcome.metrics
 
     @property
     def error(self) -> Error | None:
@@ -74,6 +78,8 @@ class RunState:
     environment: dict[str, Any] = field(default_factory=dict)
     candidates: dict[str, Trial] = field(default_factory=dict)
     """By id, the baseline included, in the order of their first submission."""
+    library: dict[str, Scored] = field(default_factory=dict)
+    """What a search by retrofit knows of operators, by formula."""
     finish_order: list[str] = field(default_factory=list)
     """The ids of all that have an outcome, in the order of the journal: clocks may stand still or step back."""
     ended: Ended | None = None
@@ -111,6 +117,10 @@ class RunState:
                 trial = self.candidates[record.id]
                 self.finish_order.append(record.id)
                 trial.outcome = Outcome.of_record(trial.candidate, record)
+            case Scored():
+                self.library[record.formula] = record
+            case Healed():
+                self.candidates[record.id].healed_metrics = record.metrics
             case Tested():
                 self.candidates[record.id].test_metrics = record.metrics
 
@@ -130,7 +140,7 @@ class RunState:
         """Raise JournalError when ``record`` cannot follow the records so far."""
         if isinstance(record, Header) != (self.header is None):
             raise JournalError('a run begins with one header' if self.header else 'the header record is missing')
-        if not isinstance(record, Submitted | Intermediate | Abandoned | Finished | Tested):
+        if not isinstance(record, Submitted | Intermediate | Abandoned | Finished | Healed | Tested):
             return
         trial = self.candidates.get(record.id)
         if trial is None and not isinstance(record, Submitted):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from nni.nas.strategy import Strategy
 from nni.nas.strategy.middleware import Chain
 
+from syno_nni.data.datasets import load_data
 from syno_nni.data.inspection import inspect
+from syno_nni.data.splits import Splits
 from syno_nni.errors import ConfigError, JournalError, SynoError
 from syno_nni.files import show_path
 from syno_nni.nas.evaluator import OperatorEvaluator
@@ -30,6 +34,10 @@ from syno_nni.run.state import RunState
 from syno_nni.search_spaces.backbone import backbone_space
 from syno_nni.strategies import SynoStrategy, strategy_of
 
+from .evaluators import evaluator_of
+from .finals import race, write_winner
+from .healing import RetrofitEvaluator
+from .library_run import Budget, assembly_of, fill_library, share_out, with_weights
 from .preflight import check
 
 _log = logging.getLogger(__name__)
@@ -63,13 +71,17 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool = False, lis
             raise ConfigError(f'machineList: there is no SSH key {machine.ssh_key_file} for {machine.user}@{machine.host}')
     check(config)
     wait_asleep(config.latency.threads)
-    evaluator = OperatorEvaluator(config.to_dict())
-    tell(evaluator.data.summary())
-    for note in inspect(evaluator.data):
+    data = load_data(config.data, config.trial_code_directory)
+    config = with_sizes(config, data)
+    tell(data.summary())
+    for note in inspect(data):
         tell(f'data: {note}')
-    space = backbone_space(config, evaluator.data)
-    tell(f'{config.model.name}: ' + '; '.join(f'{label}: {len(slots)} slots' for label, slots in space.groups.items())
-         + f'; {len(space.excluded)} layers stay (`syno-nni slots {config.model.name}` lists them)')
+    if config.retrofits:
+        return retrofit_search(config, run_dir, data, resume=resume, listener=listener, tell=tell)
+    evaluator = evaluator_of(config)
+    space = backbone_space(config, data)
+    tell(f'{config.model.title}: ' + '; '.join(f'{label}: {len(slots)} slots' for label, slots in space.groups.items())
+         + f'; {len(space.excluded)} layers stay (`syno-nni slots {config.model.title}` lists them)')
     strategy = strategy_of(config)
     for choice in space.simplify().values():
         choice.space  # noqa: B018 - built here, so that an impossible space is an error before anything starts
@@ -81,14 +93,52 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool = False, lis
                 tell(change)
             _search(config, run_dir, journal.state, space, evaluator, strategy, tell)
             _test(journal, space, evaluator, tell)
-        except KeyboardInterrupt:
-            _end(journal, Ended(reason='interrupted'))
-            raise
-        except Exception as error:
-            _end(journal, Ended(reason='error', message=f'{type(error).__name__}: {error}'))
+        except BaseException as error:
+            _ended_by(journal, error)
             raise
         journal.append(Ended(reason=strategy.ended or 'budget'))
         return journal.state
+
+
+def retrofit_search(config: SearchConfig, run_dir: Path, data: Splits, *, resume: bool, listener: Listener | None,
+                    tell: Callable[[str], None]) -> RunState:
+    """:func:`run_search` from the weights of the original: library, score, solve, heal."""
+    started = time.monotonic()
+    with open_run(config, run_dir, resume=resume, listener=listener) as journal, interruptible():
+        earlier_s = journal.state.elapsed_s
+        try:
+            trained = time.monotonic()
+            config = with_weights(config, data, run_dir, tell).replace(run_directory=str(run_dir.absolute()))
+            # Training an original that had no weights is not the search's time.
+            budget = Budget(started + time.monotonic() - trained - earlier_s, config.max_experiment_duration)
+            evaluator = evaluator_of(config)
+            assert isinstance(evaluator, RetrofitEvaluator)
+            evaluator.progress = sys.stderr.isatty()
+            library = fill_library(config, evaluator, journal, budget, tell)
+            config = share_out(config, evaluator, library, budget)
+            evaluator.config = config
+            space = backbone_space(config, data)
+            strategy = assembly_of(config, library, space.groups, budget)
+            strategy.journal = journal
+            _restore(strategy, journal)
+            _search(config, run_dir, journal.state, space, evaluator, strategy, tell)
+            models = FlatModelSpace.from_model(space, evaluator)
+            race(config, journal, models, evaluator, budget, tell)
+            _test(journal, space, evaluator, tell)
+            write_winner(config, journal, models, evaluator, run_dir, tell)
+        except BaseException as error:
+            _ended_by(journal, error)
+            raise
+        journal.append(Ended(reason=strategy.ended or 'budget'))
+        return journal.state
+
+
+def with_sizes(config: SearchConfig, data: Splits) -> SearchConfig:
+    """The configuration with image size and channels of the data, where a function of the user's makes them."""
+    if config.data.factory is None:
+        return config
+    sizes = {'image_size': data.image_size, 'channels': data.channels}
+    return config.replace(data=config.data.model_copy(update=sizes).model_dump(by_alias=True))
 
 
 def _restore(strategy: SynoStrategy, journal: Journal) -> None:
@@ -128,7 +178,8 @@ def _test(journal: Journal, space: ModelSpace, evaluator: OperatorEvaluator, tel
     untested = [c for c in (state.baseline, state.best) if c is not None and not c.test_metrics]
     if not untested:
         return
-    tell('accuracy on the test split: training ' + ' and '.join(c.id for c in untested) + ' once more')
+    if not isinstance(evaluator, RetrofitEvaluator):
+        tell('accuracy on the test split: training ' + ' and '.join(c.id for c in untested) + ' once more')
     model_space = FlatModelSpace.from_model(space, evaluator)
     for candidate in untested:
         metrics = evaluator.test(model_space.freeze(dict(candidate.sample)))
@@ -144,6 +195,13 @@ def _other_order(journal: Journal) -> str | None:
     if before == now:
         return None
     return f'trials at a time: {before} -> {now}; what follows differs from an uninterrupted search'
+
+
+def _ended_by(journal: Journal, error: BaseException) -> None:
+    if isinstance(error, KeyboardInterrupt):
+        _end(journal, Ended(reason='interrupted'))
+    elif isinstance(error, Exception):
+        _end(journal, Ended(reason='error', message=f'{type(error).__name__}: {error}'))
 
 
 def _end(journal: Journal, record: Ended) -> None:
