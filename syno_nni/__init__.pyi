@@ -8,6 +8,8 @@ from .operator import load_graph_dot as load_graph_dot
 from .operator import read_graph_dot as read_graph_dot
 from .plan.layer import SynthesizedLayer as SynthesizedLayer
 from .search_spaces.retrofit import retrofit as retrofit
+from .search.api import SearchResult as SearchResult
+from .search.api import search as search
 from .synthesis.space import OperatorSpace as OperatorSpace
 
 __version__: str

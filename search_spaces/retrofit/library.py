@@ -129,6 +129,7 @@ class Library:
     def screen(self, op: Operator, origin: str = '') -> Entry | None:
         """Predict and fit an operator; None where it fits nowhere or is faster nowhere."""
         self.screened += 1
+        op = op.canonical  # whose weights are in the order of its formula
         known = self.entries.get(op.id)
         if known is not None:
             return known

@@ -26,6 +26,7 @@ from syno_nni.schema import (
     Fraction,
     Free,
     FunctionName,
+    MaybeText,
     PathText,
     Positive,
     Section,
@@ -55,7 +56,7 @@ class ModelConfig(Section):
     ``checkpoint`` is a file of its trained weights (safetensors, or a state dict of torch's).
     """
     model_config = ConfigDict(extra='allow')
-    name: Text = ''
+    name: MaybeText = ''
     factory: FunctionName | None = None
     checkpoint: PathText | None = None
     __pydantic_extra__: dict[str, Free]

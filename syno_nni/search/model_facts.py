@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import logging
 
-from syno_nni.backbone import create_backbone
 from syno_nni.errors import SynoError
+from syno_nni.nas.original import make_model, model_source
 from syno_nni.operator import Operator
 from syno_nni.plan.optimize import plans
 from syno_nni.run.config import SearchConfig
@@ -41,8 +41,11 @@ def _slots(config: SearchConfig) -> list[SlotFacts]:
     data = config.data
     if config.model.name.startswith(('hf-hub:', 'hf_hub:')):
         raise SynoError(f'{config.model.name} would have to be fetched')
-    # No weights are fetched for a report.
-    model = create_backbone(config.model.name, **{**config.model.kwargs, 'pretrained': False}, in_chans=data.channels)
+    # No weights are fetched for a report, and those of a file are of no use to it.
+    source = model_source(config, 0, weights=False)
+    if 'name' in source:
+        del source['arguments']['num_classes']
+    model = make_model(source)
     selected = Selection.of_search(config).of(model, (1, data.channels, data.image_size, data.image_size))
     label = {slot.name: name for name, members in selected.groups.items() for slot in members}
     return [SlotFacts(slot.name, label[slot.name], slot.kind, _layer(slot.module_type, slot.kernel, slot.stride),

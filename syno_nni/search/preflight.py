@@ -1,17 +1,21 @@
 """What can be told about an experiment before anything is loaded, made or measured: ``--dry-run`` and every search ask."""
 from __future__ import annotations
 
+from pathlib import Path
+
 import timm
 import torch
 
 from syno_nni.backbone import look_into_folder, unknown_model
 from syno_nni.environment import usable_memory
 from syno_nni.errors import ConfigError, MeasureError
+from syno_nni.files import WEIGHTS_BYTES, check_file
 from syno_nni.measure.runtimes import missing
 from syno_nni.run.config import SearchConfig
 from syno_nni.search_spaces.slots import KINDS
 from syno_nni.strategies import check_strategy
 from syno_nni.text import cell, did_you_mean
+from syno_nni.user_code import import_function
 
 _TRAINING_FACTOR, _INFERENCE_FACTOR = 10, 3
 # The least that a network holds in memory, in sizes of its input: what training keeps for the backward pass (a ResNet-18
@@ -29,7 +33,14 @@ def check(config: SearchConfig, *, here: bool = True) -> None:
         ConfigError: there is no such model, kind of slot or argument of the strategy; there is no GPU, or not the memory.
         MeasureError: a library that the latency is measured with is missing.
     """
-    _check_model(config.model.name)
+    if config.model.factory is not None:
+        import_function(config.model.factory, config.trial_code_directory, 'model.factory')
+    else:
+        _check_model(config.model.name)
+    if config.data.factory is not None:
+        import_function(config.data.factory, config.trial_code_directory, 'data.factory')
+    if config.model.checkpoint is not None:
+        check_file(Path(config.model.checkpoint), limit=WEIGHTS_BYTES, error=ConfigError, what='model.checkpoint: the weights')
     for kind in config.slots.kinds:
         if kind not in (*KINDS, 'auto', 'all'):
             hint = did_you_mean(kind, (*KINDS, 'auto', 'all'))
