@@ -59,13 +59,10 @@ class FilledSlot(nn.Module):
         self.input_size = tuple(input_size)
         self.floor = floor
         self.in_channels, self.out_channels = sizes['C_in'], sizes['C_out']
-        self._layer_roles, self._op_roles = Layout.named(layout).roles, _roles(c.size for c in op.inputs)
+        self._layer_roles, self._op_roles = Layout.named(layout).roles, roles_of(c.size for c in op.inputs)
         self.offset = None if offset is None or max(stride, default=1) == 1 else tuple(offset)
         self.pool = _pooling(self.stride, self.input_size) if self.offset is None else None
-        fitting, used = _fitted(op, sizes, layout)
-        if self.offset is not None:
-            fitting, used = _strided(op, sizes, layout, self.stride, self.offset)
-        self.layer = SynthesizedLayer(fitting, used)
+        self.layer = SynthesizedLayer(*operator_in(op, sizes, layout, self.stride, self.offset))
         self.bias = nn.Parameter(torch.zeros(self.out_channels)) if bias else None
 
     @property
@@ -175,17 +172,38 @@ class FilledSlot(nn.Module):
         Raises:
             SlotError: the operator does not fit, or cannot stride as the slot says.
         """
-        offset = None
-        if slot.stride and slot.striding != 'pool':
-            ways = ways_to_stride(op, slot)
-            if slot.striding == 'exact' and 'exact' not in ways:
-                _strided(op, slot.sizes, slot.layout, slot.stride, slot.offset)
-            if slot.striding == 'exact' or ways.get('exact', math.inf) <= HARDLY_MORE * ways['pool']:
-                offset = slot.offset
+        offset = offset_in(op, slot)
         # An even kernel without padding drops what is left of a map that its stride does not divide.
         floor = any(s > 1 and k % 2 == 0 for s, k in zip(slot.stride, slot.kernel)) and 'Same' not in slot.module_type
         return cls(op, slot.sizes, stride=slot.stride, input_size=slot.input_size, bias=slot.bias, layout=slot.layout,
                    offset=offset, floor=floor)
+
+
+def offset_in(op: Operator, slot: Slot) -> tuple[int, ...] | None:
+    """The ``offset`` with which the operator fills a slot, as its ``striding`` wants it; None where it pools or has no stride.
+
+    Raises:
+        SlotError: the operator does not fit, or cannot stride as the slot says.
+    """
+    if max(slot.stride, default=1) == 1 or slot.striding == 'pool':
+        return None
+    if slot.striding == 'exact':
+        _strided(op, slot.sizes, slot.layout, slot.stride, slot.offset)
+        return slot.offset
+    ways = ways_to_stride(op, slot)
+    return slot.offset if ways.get('exact', math.inf) <= HARDLY_MORE * ways['pool'] else None
+
+
+def operator_in(op: Operator, sizes: Mapping[str, int], layout: str, stride: tuple[int, ...] = (),
+                offset: tuple[int, ...] | None = None) -> tuple[Operator, dict[str, int]]:
+    """The operator that a slot runs, and its binding: one with both axes of the map, that strides where it is to.
+
+    Raises:
+        SlotError: the operator does not fit, or cannot stride.
+    """
+    if offset is None:
+        return _fitted(op, sizes, layout)
+    return _strided(op, sizes, layout, stride, offset)
 
 
 def ways_to_stride(op: Operator, slot: Slot) -> dict[str, float]:
@@ -217,7 +235,7 @@ def _strided(op: Operator, sizes: Mapping[str, int], layout: str, stride: tuple[
     Raises:
         SlotError: the operator sees no map, or does not fit the whole one.
     """
-    roles = _roles(c.size for c in op.inputs)
+    roles = roles_of(c.size for c in op.inputs)
     if len(offset) != len(stride) or not all(0 <= a < s for a, s in zip(offset, stride, strict=False)):
         raise SlotError(f'the first output lies at {offset}, which is no position below the stride {stride}: pool instead')
     if 'S' not in roles:
@@ -271,7 +289,7 @@ def _fitted(op: Operator, sizes: Mapping[str, int], layout: str) -> tuple[Operat
     # A layer that keeps its channel count, for operators that do.
     if given.get('C_in') == given.get('C_out') is not None:
         given.setdefault('C', given['C_in'])
-    if axes_of.is_map and given.get('H') != given.get('W') and 'W' not in op.variables and _roles(
+    if axes_of.is_map and given.get('H') != given.get('W') and 'W' not in op.variables and roles_of(
             c.size for c in op.inputs).count('S') == 2:
         try:
             op = for_rectangles(op)
@@ -286,8 +304,8 @@ def _fitted(op: Operator, sizes: Mapping[str, int], layout: str) -> tuple[Operat
         shapes = op.input_shape(used), op.output_shape(used)
     except SizeError as error:
         raise SlotError(str(error)) from error
-    roles = _roles(c.size for c in op.inputs)
-    if not roles or roles != _roles(op.outputs):
+    roles = roles_of(c.size for c in op.inputs)
+    if not roles or roles != roles_of(op.outputs):
         raise SlotError(f'the operator maps [{_axes(c.size for c in op.inputs)}] to [{_axes(op.outputs)}]; a slot '
                         'maps N, C_in and at most two other axes to N, C_out and the same others, in one order')
     spatial = _spatial(roles, given, axes_of)
@@ -301,7 +319,7 @@ def _fitted(op: Operator, sizes: Mapping[str, int], layout: str) -> tuple[Operat
     return op, used
 
 
-def _roles(sizes: Iterable[Size]) -> str:
+def roles_of(sizes: Iterable[Size]) -> str:
     # A depthwise operator calls its channels C on both sides, or C_in, or C_out: shapes are checked with numbers.
     roles = ''.join({'N': 'N', 'C_in': 'C', 'C_out': 'C', 'C': 'C'}.get(str(s), 'S') for s in sizes)
     return roles if roles in ('NC', 'NCS', 'NSC', 'NCSS', 'NSSC') else ''

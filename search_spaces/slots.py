@@ -296,7 +296,7 @@ def _slot_of(layer: LayerTrace, batch: int, fused: Mapping[nn.Module, str], min_
     return Slot(
         name=layer.name, kind=_kind(module), sizes=sizes, macs=_macs(layer, batch),
         params=sum(p.numel() for p in module.parameters()), stride=stride,
-        offset=_offset(module, shape, layer.outputs[0]) if stride else (), bias=module.bias is not None,
+        offset=first_middle(module, shape, layer.outputs[0]) if stride else (), bias=module.bias is not None,
         module_type=type(module).__name__, kernel=tuple(getattr(module, 'kernel_size', ())),
         groups=getattr(module, 'groups', 1), layout=layout, calls=len(layer.inputs),
         input_size=() if isinstance(module, nn.Linear) else shape[2:], aliases=tuple(layer.names[1:]))
@@ -335,7 +335,7 @@ def _convolution_sizes(module: nn.Conv1d | nn.Conv2d, shape: tuple[int, ...], ou
     return sizes, 'NCL' if axes == 1 else 'NCHW', stride if max(stride) > 1 else ()
 
 
-def _offset(module: Any, shape: tuple[int, ...], out: tuple[int, ...]) -> tuple[int, ...]:
+def first_middle(module: Any, shape: tuple[int, ...], out: tuple[int, ...]) -> tuple[int, ...]:
     """Where the middle of the first output's window lies, per axis; of even windows the later of both middles."""
     offsets = []
     padding = module.padding if isinstance(module.padding, tuple) else (module.padding,) * len(out[2:])

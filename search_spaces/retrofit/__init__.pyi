@@ -1,5 +1,6 @@
 from .distill import Losses as Losses
 from .distill import distill as distill
+from .kernel_fit import KernelFits as KernelFits
 from .knapsack import Assignment as Assignment
 from .knapsack import Option as Option
 from .knapsack import options_from as options_from
