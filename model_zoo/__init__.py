@@ -8,4 +8,5 @@ from .module_folder import load as load_any
 from .module_folder import save_module
 from .retrofits import Retrofit, load_retrofit, retrofit_names
 
-__all__ = ['Retrofit', 'ZooEntry', 'find', 'load', 'load_any', 'load_folder', 'load_retrofit', 'names', 'retrofit_names', 'save_folder', 'save_module']
+__all__ = ['Retrofit', 'ZooEntry', 'find', 'load', 'load_any', 'load_folder', 'load_retrofit', 'names', 'retrofit_names',
+           'save_folder', 'save_module']

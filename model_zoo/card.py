@@ -22,7 +22,7 @@ def folder_card(name: str, base: str, config: Mapping[str, Any], evidence: Mappi
     change = evidence.get('change', {})
     module, _, function = factory.partition(':')
     of = f'`{factory}`' if factory else f"[timm](https://github.com/huggingface/pytorch-image-models)'s `{base}`"
-    use = ((f'import syno_nni', f'from {module} import {function}', f"model = syno_nni.load('{name}', model={function}())")
+    use = (('import syno_nni', f'from {module} import {function}', f"model = syno_nni.load('{name}', model={function}())")
            if factory else ('import timm', 'import syno_nni.model_zoo',
                             f"model = timm.create_model('local-dir:{name}', pretrained=True)"))
     parts = [

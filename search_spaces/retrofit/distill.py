@@ -78,8 +78,9 @@ def distill(original: nn.Module, result: nn.Module, batches: Iterable[Any], *, s
     if losses.layers and not names:
         raise SlotError(f'{type(student).__name__} has no filled slot to compare layers of: retrofit it first')
     optimizer = torch.optim.SGD(result.parameters(), learning_rate, momentum, weight_decay=weight_decay, nesterov=momentum > 0)
-    schedule: LRScheduler = (OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=warm_up) if warm_up and steps > 2 else
-                CosineAnnealingLR(optimizer, steps))
+    schedule: LRScheduler = CosineAnnealingLR(optimizer, steps)
+    if warm_up and steps > 2:
+        schedule = OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=warm_up)
     history = []
     with (evaluating(original), fine_tuning(student), _outputs_of(teacher, names) as wanted,
           _outputs_of(student, names) as got):

@@ -16,6 +16,7 @@ What an operator gains is told by the solver: at several prices of a millisecond
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -40,6 +41,9 @@ PRICES = (0.15, 0.3, 0.5, 0.7, 0.85)
 """Where on the front, from the original to the fastest model, a millisecond is priced."""
 DOUBT = 1.25
 """What is predicted counts as so much worse than what was measured."""
+_AGAIN = 40
+_NEARLY = 1.5
+# Operators whose price is predicted to be so many times the best one's are measured, too.
 _LEAST_SAVED = 0.02
 """An operator must save this part of the time of the layer to be an option."""
 
@@ -80,8 +84,18 @@ class Entry:
         def rounded(numbers: dict[str, float]) -> dict[str, float]:
             return {name: float(f'{value:.6g}') for name, value in numbers.items()}
 
-        return Scored(formula=self.formula, origin=self.origin, screened=screened, errors=rounded(self.errors), changes=rounded(self.changes),
-                      predicted_ms=rounded(self.predicted_ms), saved_ms=rounded(self.saved_ms))
+        return Scored(formula=self.formula, origin=self.origin, screened=screened, errors=rounded(self.errors),
+                      changes=rounded(self.changes), predicted_ms=rounded(self.predicted_ms), saved_ms=rounded(self.saved_ms))
+
+
+@dataclass(frozen=True)
+class _Solution:
+    """What the solver makes of the options: ``most`` is what each slot can save at best (ms), ``cheapest`` the least sum of loss
+    and priced time of each slot, by price (nats per ms)."""
+    options: dict[str, list[Option]]
+    front: list[Assignment]
+    most: dict[str, float]
+    cheapest: dict[float, dict[str, float]]
 
 
 class Library:
@@ -112,7 +126,7 @@ class Library:
         """How many operators were looked at."""
         self._sensitivity: dict[str, float] = {}
         self._bias: dict[str, float] = {}
-        self._solved: tuple[dict[str, list[Option]], list[Assignment]] | None = None
+        self._solved: _Solution | None = None
         self._layer_ms = {slot.name: self._predict(model.get_submodule(slot.name), slot) for slot in self.slots}
         self._keep = keep
         for record in known:
@@ -145,15 +159,15 @@ class Library:
         """By how much the operator makes the best models better: the mean over :data:`PRICES` of the part that it saves of
         loss and priced time, 0 and more. Where nothing, a negative number, the nearer to 0 the less it falls short."""
         gained, missed = 0.0, -math.inf
-        for price in self._prices():
-            best = self._cheapest(price)
+        solution = self._solution()
+        for price, best in solution.cheapest.items():
             total = sum(best.values())
-            margins = [best[name] - self._change(entry, name) - price * (self._most(name) - self._saved(entry, name))
+            margins = [best[name] - self._change(entry, name) - price * (solution.most[name] - self._saved(entry, name))
                        for name in entry.errors]
             gained += sum(m for m in margins if m > 0) / total if total > 0 else 0.0
             missed = max(missed, max((m / best[n] for m, n in zip(margins, entry.errors, strict=True) if best[n] > 0),
                                      default=-1.0))
-        return gained / len(PRICES) if gained > 0 else min(missed, 0.0)
+        return gained / len(solution.cheapest) if gained > 0 else min(missed, 0.0)
 
     def score(self, entries: Iterable[Entry], *, everywhere: bool = False) -> None:
         """Measure operators where models would take them (or wherever they fit), and take them in as options."""
@@ -179,6 +193,29 @@ class Library:
                 self._keep(entry.record(self.screened))
             self._take(op, entry)
 
+    def measure_again(self) -> None:
+        """Measure what the models of the front take once more, and average: what was chosen for what it saves saves less, as a
+        rule, since measurements err."""
+        taken = Counter((choice, self.shape_of[name]) for assignment in self._priced() for name, choice in
+                        assignment.choices.items() if choice != KEEP)
+        wanted = [(op_id, shape) for (op_id, shape), _ in taken.most_common(_AGAIN) if shape in self.entries[op_id].saved_ms]
+        fillings = [(Operator.parse(self.entries[op_id].formula), [s for s in self.shapes[shape]
+                                                                    if s.name in self.entries[op_id].errors])
+                    for op_id, shape in wanted]
+        for (op_id, shape), ms in zip(wanted, self.timer.of(fillings), strict=True):
+            entry = self.entries[op_id]
+            if ms is not None:
+                entry.saved_ms[shape] = (entry.saved_ms[shape] + ms) / 2
+                if self._keep is not None:
+                    self._keep(entry.record(self.screened))
+                self._take(Operator.parse(entry.formula), entry)
+
+    def _priced(self) -> list[Assignment]:
+        """The models of the front at :data:`PRICES`."""
+        front = self.front()
+        top = front[-1].latency_ms - front[0].latency_ms
+        return [min(front, key=lambda a: abs(front[-1].latency_ms - part * top - a.latency_ms)) for part in PRICES]
+
     def filled(self, op: Operator, slot: Slot) -> FilledSlot:
         """The operator in a slot with its fitted weights."""
         self.fits.errors(op, [slot])
@@ -191,15 +228,15 @@ class Library:
 
     def options(self) -> dict[str, list[Option]]:
         """What every slot may hold, with the time that it takes beyond the fastest option, and the change of the output."""
-        return self._solution()[0]
+        return self._solution().options
 
     def front(self) -> list[Assignment]:
         """The models that no other beats in time and loss, by what is known of single slots; the fastest first."""
-        return self._solution()[1]
+        return self._solution().front
 
     def latency_ms(self, assignment: Assignment) -> float:
         """What the model of an assignment should take."""
-        return self.original_ms - sum(self._most(name) for name in assignment.choices) + assignment.latency_ms
+        return self.original_ms - sum(self._solution().most.values()) + assignment.latency_ms
 
     def speedup(self, assignment: Assignment) -> float:
         """What the model of an assignment should gain over the original."""
@@ -257,44 +294,25 @@ class Library:
     def _is_option(self, entry: Entry, name: str) -> bool:
         return name in entry.errors and self._saved(entry, name) > 0
 
-    def _most(self, name: str) -> float:
-        """The most that a slot can save."""
-        return max((self._saved(e, name) for e in self.entries.values() if name in e.errors), default=0.0)
-
     def _promising(self, entry: Entry, name: str) -> bool:
         """Whether a model might take it in this slot: at some price it is nearly as good as what is there."""
-        for price in self._prices():
-            best = self._cheapest(price)[name]
-            if self._change(entry, name) / DOUBT + price * (self._most(name) - DOUBT * self._saved(entry, name)) <= 1.1 * best:
-                return True
-        return not self.entries
+        solution = self._solution()
+        change, beyond = self._change(entry, name) / DOUBT, solution.most[name] - DOUBT * self._saved(entry, name)
+        return not self.entries or any(change + price * beyond <= _NEARLY * best[name]
+                                       for price, best in solution.cheapest.items())
 
-    def _prices(self) -> tuple[float, ...]:
-        """Nats per millisecond at which the solver would choose the models at :data:`PRICES` of the front."""
-        front = self.front()
-        if len(front) < 3:
-            return (1.0,)
-        ms, loss = np.array([a.latency_ms for a in front]), np.array([a.loss for a in front])
-        span, found = ms[-1] - ms[0], []
-        for part in PRICES:
-            # The slope over a tenth of the front: single steps are as uneven as the options are.
-            at = ms[-1] - part * span
-            lower, upper = np.interp([at - span / 10, at + span / 10], ms, loss)
-            found.append(max(float(lower - upper) / (span / 5), 1e-9))
-        return tuple(found)
-
-    def _cheapest(self, price: float) -> dict[str, float]:
-        return {name: min(o.loss + price * o.latency_ms for o in options) for name, options in self.options().items()}
-
-    def _solution(self) -> tuple[dict[str, list[Option]], list[Assignment]]:
+    def _solution(self) -> _Solution:
         if self._solved is None:
-            options = {}
+            options, most = {}, {}
             for slot in self.slots:
-                most = self._most(slot.name)
-                options[slot.name] = [Option(KEEP, max(most, 0.0)), *(
-                    Option(op_id, max(most - self._saved(entry, slot.name), 0.0), self._change(entry, slot.name))
-                    for op_id, entry in self.entries.items() if self._is_option(entry, slot.name))]
-            self._solved = options, pareto(options)
+                usable = [(op_id, e) for op_id, e in self.entries.items() if self._is_option(e, slot.name)]
+                most[slot.name] = max((self._saved(e, slot.name) for _, e in usable), default=0.0)
+                options[slot.name] = [Option(KEEP, most[slot.name]), *(
+                    Option(op_id, most[slot.name] - self._saved(e, slot.name), self._change(e, slot.name)) for op_id, e in usable)]
+            front = pareto(options)
+            cheapest = {price: {name: min(o.loss + price * o.latency_ms for o in own) for name, own in options.items()}
+                        for price in _prices(front)}
+            self._solved = _Solution(options, front, most, cheapest)
         return self._solved
 
     def _take(self, op: Operator, entry: Entry) -> None:
@@ -310,3 +328,17 @@ class Library:
                       if shape in e.saved_ms and e.predicted_ms.get(s.name, 0) > 0]
             if ratios:
                 self._bias[shape] = float(np.clip(np.median(ratios), 0.1, 10))
+
+
+def _prices(front: Sequence[Assignment]) -> tuple[float, ...]:
+    """Nats per millisecond at which the solver would choose the models at :data:`PRICES` of the front."""
+    if len(front) < 3:
+        return (1.0,)
+    ms, loss = np.array([a.latency_ms for a in front]), np.array([a.loss for a in front])
+    span, found = ms[-1] - ms[0], []
+    for part in PRICES:
+        # The slope over a fifth of the front: single steps are as uneven as the options are.
+        at = ms[-1] - part * span
+        lower, upper = np.interp([at - span / 10, at + span / 10], ms, loss)
+        found.append(max(float(lower - upper) / (span / 5), 1e-9))
+    return tuple(found)

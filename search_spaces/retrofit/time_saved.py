@@ -24,6 +24,7 @@ from syno_nni.search_spaces.slots import Slot
 
 from .retrofit import retrofit
 
+ROUNDS = Rounds(warmup=3, min_rounds=30, max_rounds=60, seconds=2.0)
 AT_ONCE = 10
 """Models that take turns; more of them would make a round longer than the machine stays as it is."""
 
@@ -39,7 +40,7 @@ class TimeSaved:
     """
 
     def __init__(self, model: nn.Module, example: Tensor, *, runtime: str, threads: int = 1,
-                 rounds: Rounds = Rounds(warmup=3, min_rounds=30, max_rounds=60, seconds=2.0)) -> None:
+                 rounds: Rounds = ROUNDS) -> None:
         self.model, self.example = model.eval(), example
         self.threads, self.rounds = threads, rounds
         self._runtime = runtime_of(runtime).quick()

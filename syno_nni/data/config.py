@@ -12,7 +12,8 @@ class DataConfig(Section):
     """The dataset; see :mod:`syno_nni.data.datasets`. ``imageSize`` is in pixels (square), ``path`` a folder.
 
     ``factory: 'module:function'`` names a function of the user's instead, which returns the datasets (see
-    :mod:`syno_nni.data.own`); image size and channels are then those of its images.
+    :mod:`syno_nni.data.own`); image size and channels are then those of its images. ``validation: test`` takes half of the
+    test images for validation, which a search by retrofit does by itself where the model was trained on the validation images.
     """
     name: Literal['digits', 'fashion-mnist', 'cifar10', 'cifar100', 'imagefolder'] = 'digits'
     factory: FunctionName | None = None
@@ -22,6 +23,7 @@ class DataConfig(Section):
     batch_size: Annotated[Count, Field(le=2 ** 20)] = 64
     train_samples: Count | None = None
     val_samples: Count | None = None
+    validation: Literal['own', 'test'] = 'own'
     seed: Whole = 0
 
     @property

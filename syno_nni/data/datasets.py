@@ -32,7 +32,7 @@ from syno_nni.files import DATASET_BYTES, exists, is_directory, open_file, read_
 from .config import DataConfig
 from .image_folder import ClassFolder
 from .own import own_splits
-from .splits import Splits
+from .splits import Splits, halved
 
 FASHION_MNIST_PATHS = ('/usr/share/datasets/fashion-mnist', '~/.cache/fashion-mnist')
 """Where Fashion-MNIST is looked for when ``data.path`` does not say."""
@@ -53,8 +53,11 @@ def load_data(config: DataConfig, code: str | Path | None = None) -> Splits:
         DataError: files are missing or malformed; the message says how to get them.
         ConfigError: the function that should make them is missing, or fails.
     """
-    if config.factory is not None:
-        return own_splits(config, code)
+    splits = own_splits(config, code) if config.factory is not None else _known(config)
+    return halved(splits, config.seed) if config.validation == 'test' else splits
+
+
+def _known(config: DataConfig) -> Splits:
     match config.name:
         case 'digits':
             splits = _digits(config)

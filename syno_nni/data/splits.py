@@ -1,9 +1,10 @@
 """The splits of a dataset."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from torch.utils.data import Dataset
+import numpy as np
+from torch.utils.data import Dataset, Subset
 
 
 @dataclass(frozen=True)
@@ -22,3 +23,10 @@ class Splits:
         sizes = ' / '.join(str(len(split)) for split in (self.train, self.val, self.test))  # type: ignore[arg-type]
         return (f'{self.source}: {sizes} train / val / test images, {self.num_classes} classes, '
                 f'{self.channels}x{self.image_size}x{self.image_size}')
+
+
+def halved(splits: Splits, seed: int) -> Splits:
+    """The splits with half of the test images for validation, and the others to test with."""
+    order = np.random.RandomState(seed).permutation(len(splits.test)).tolist()  # type: ignore[arg-type]
+    half = len(order) // 2
+    return replace(splits, val=Subset(splits.test, order[:half]), test=Subset(splits.test, order[half:]))

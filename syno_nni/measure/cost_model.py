@@ -1,9 +1,13 @@
 """Stub."""
 from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from typing import Any
+
 from torch import nn
+
+
 class CostModel:
     @classmethod
     def of(cls, runtime: str, threads: int = 1) -> CostModel:

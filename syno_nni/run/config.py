@@ -74,7 +74,8 @@ class ModelConfig(Section):
     @property
     def has_weights(self) -> bool:
         """Whether the file says where trained weights come from; a function may return a trained model all the same."""
-        return bool(self.checkpoint or self.kwargs.get('pretrained') or self.name.startswith(('local-dir:', 'hf-hub:', 'hf_hub:')))
+        return bool(self.checkpoint or self.kwargs.get('pretrained')
+                    or self.name.startswith(('local-dir:', 'hf-hub:', 'hf_hub:')))
 
     @model_validator(mode='after')
     def _one_source(self) -> ModelConfig:
@@ -184,8 +185,8 @@ class EvaluationConfig(Section):
     ``mode: retrofit`` starts from the weights that the model has: operators are fitted to the layers they replace, and the
     assembled model is healed by distillation from the original for ``healSteps`` batches; the few that come near the wanted
     accuracy are healed for ``finalSteps`` more. ``screenOperators`` are looked at before. With a ``maxExperimentDuration`` all
-    of these are made to fit it. A model without weights is trained first, by the recipe below. ``mode: scratch`` trains every candidate by the recipe. By default it is
-    retrofit where the file says where weights come from.
+    of these are made to fit it. A model without weights is trained first, by the recipe below. ``mode: scratch`` trains every
+    candidate by the recipe. By default it is retrofit where the file says where weights come from.
 
     The rest is the training recipe that the baseline and every candidate share in ``scratch``, and what comes before it.
 

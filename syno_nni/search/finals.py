@@ -113,7 +113,8 @@ def write_winner(config: SearchConfig, journal: Journal, space: FlatModelSpace, 
     return folder
 
 
-def _evidence(state: RunState, best: Trial, config: SearchConfig, evaluator: RetrofitEvaluator, model: nn.Module) -> dict[str, Any]:
+def _evidence(state: RunState, best: Trial, config: SearchConfig, evaluator: RetrofitEvaluator, model: nn.Module,
+              ) -> dict[str, Any]:
     """What the model card tells."""
     original = state.baseline
     base, base_test = (original.metrics, original.test_metrics) if original is not None else ({}, {})

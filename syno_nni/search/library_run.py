@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,13 +11,13 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from safetensors.torch import save_file
-from torch import nn
 from tqdm import tqdm
 
 import syno_nni.model_zoo as model_zoo
-from syno_nni.data.splits import Splits
+from syno_nni.data.splits import Splits, halved
 from syno_nni.errors import SlotError
 from syno_nni.measure.cost_model import CostModel
+from syno_nni.measure.threads import torch_threads
 from syno_nni.nas.mutable import OperatorChoice
 from syno_nni.nas.original import original_model
 from syno_nni.nas.training import accuracy, fit
@@ -44,6 +45,8 @@ ORIGINAL = 'original.safetensors'
 _IMAGES = 128
 _BETTER_THAN_CHANCE = 1.5
 # A model is trained that knows so many times more than guessing does.
+_SURE, _NOTABLE = 3.0, 0.01
+# Standard errors, and points of accuracy, by which accuracies on two splits must differ to mean something.
 _EXPLORING, _TRIALS, _END = 0.2, 0.5, 0.95
 # Parts of the wanted duration by which the library is full, the last trial begins, and the last healing ends.
 _TRIALS_FOR_BISECTION = 6
@@ -100,6 +103,25 @@ def with_weights(config: SearchConfig, data: Splits, run_dir: Path, tell: Tell) 
     return _from(config, path)
 
 
+def with_unseen_images(config: SearchConfig, data: Splits, tell: Tell) -> tuple[SearchConfig, Splits]:
+    """Configuration and data with validation images that the original was not trained on.
+
+    A checkpoint's training often had them all. It then knows the validation images better than any others, candidates do not,
+    and comparing the two says nothing: half of the test images are taken in their place.
+    """
+    if config.data.validation == 'test' or data.test is data.val:
+        return config, data
+    model = original_model(config, data.num_classes).eval()
+    with torch_threads(config.evaluation.threads):
+        val, test = accuracy(model, data.val), accuracy(model, data.test)
+    error = math.sqrt(sum(a * (1 - a) / len(d) for a, d in ((val, data.val), (test, data.test))))  # type: ignore[arg-type]
+    if val - test <= max(_SURE * error, _NOTABLE):
+        return config, data
+    tell(f'the original is right on {100 * val:.1f} % of the validation images and on {100 * test:.1f} % of the test images: '
+         'it was trained on the former. Half of the test images are taken for validation, and it is tested with the others.')
+    return config.replace(data={**config.data.model_dump(by_alias=True), 'validation': 'test'}), halved(data, config.data.seed)
+
+
 def _from(config: SearchConfig, path: Path) -> SearchConfig:
     return config.replace(model={**config.model.model_dump(by_alias=True), 'checkpoint': str(path)})
 
@@ -127,6 +149,7 @@ def fill_library(config: SearchConfig, evaluator: RetrofitEvaluator, journal: Jo
               leave=False) as bar:
         explore(library, proposer, choice, seeds=known_operators(slots), operators=wanted, seconds=budget.exploring_s,
                 tick=lambda n: bar.update(n - bar.n))
+    library.measure_again()
     best = max(map(library.speedup, library.front()))
     tell(f'{library.screened} operators screened in {time.monotonic() - before:.0f} s, {len(library.entries)} scored in the '
          f'model; models of up to {best:.2f}x are in reach')

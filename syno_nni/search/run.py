@@ -37,7 +37,7 @@ from syno_nni.strategies import SynoStrategy, strategy_of
 from .evaluators import evaluator_of
 from .finals import race, write_winner
 from .healing import RetrofitEvaluator
-from .library_run import Budget, assembly_of, fill_library, share_out, with_weights
+from .library_run import Budget, assembly_of, fill_library, share_out, with_unseen_images, with_weights
 from .preflight import check
 
 _log = logging.getLogger(__name__)
@@ -108,7 +108,9 @@ def retrofit_search(config: SearchConfig, run_dir: Path, data: Splits, *, resume
         earlier_s = journal.state.elapsed_s
         try:
             trained = time.monotonic()
-            config = with_weights(config, data, run_dir, tell).replace(run_directory=str(run_dir.absolute()))
+            config = with_weights(config, data, run_dir, tell)
+            config, data = with_unseen_images(config, data, tell)
+            config = config.replace(run_directory=str(run_dir.absolute()))
             # Training an original that had no weights is not the search's time.
             budget = Budget(started + time.monotonic() - trained - earlier_s, config.max_experiment_duration)
             evaluator = evaluator_of(config)
