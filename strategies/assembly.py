@@ -23,6 +23,7 @@ from .base import SynoStrategy
 
 CLOSE = 1.03
 """Speedups that differ by less are one."""
+_TRIED = 20
 
 
 class SynoAssembly(SynoStrategy):
@@ -54,18 +55,24 @@ class SynoAssembly(SynoStrategy):
         library = self._library()
         front = library.front()
         top = min(max(library.speedup(a) for a in front), self.fastest)
-        for target in self._targets(top):
-            proposal = self._proposal(library.nearest(target), 'front', library)
-            if not self.is_known(proposal.sample):
-                return proposal
-        rivals = sorted(library.one_for_all(), key=lambda a: a.loss)
-        for rival in rivals:
-            # The one that loses least of those that are as fast as what is good.
-            proposal = self._proposal(rival, 'one for all', library)
-            if library.speedup(rival) >= self._good / CLOSE and not self.is_known(proposal.sample) and self._rivals < 1:
-                self._rivals += 1
-                return proposal
+        for low, target, high in self._gaps(top):
+            inside = [a for a in front if low * CLOSE < library.speedup(a) < high / CLOSE]
+            for assignment in sorted(inside, key=lambda a: abs(math.log(library.speedup(a) / target)))[:_TRIED]:
+                proposal = self._proposal(assignment, 'front', library)
+                if not self.is_known(proposal.sample):
+                    return proposal
+        if not self._rivals and (rival := self._rival(library)) is not None:
+            self._rivals += 1
+            return self._proposal(rival, 'one for all', library)
         return None
+
+    def _rival(self, library: Library) -> Assignment | None:
+        """One operator for all slots: of those as fast as what is good the one that loses least, or the fastest."""
+        rivals = [a for a in library.one_for_all() if not self.is_known(self._proposal(a, '', library).sample)]
+        fast = [a for a in rivals if library.speedup(a) >= self._good / CLOSE]
+        if fast:
+            return min(fast, key=lambda a: a.loss)
+        return max(rivals, key=library.speedup, default=None)
 
     def expect(self, candidate: Any) -> None:
         self._expected[candidate.id] = float(candidate.note.get('speedup', 1.0))
@@ -84,15 +91,15 @@ class SynoAssembly(SynoStrategy):
         else:
             self._bad = min(self._bad, speedup)
 
-    def _targets(self, top: float) -> list[float]:
-        """Speedups to try, the widest gaps first: between what is good and what is not, those in flight left out."""
-        high = min(self._bad, top * CLOSE)
+    def _gaps(self, top: float) -> list[tuple[float, float, float]]:
+        """Speedups between what is good and what is not or in flight, the widest gaps first: each with the one to try."""
+        high = min(self._bad, top * CLOSE ** 2)
         flying = sorted(s for s in self._expected.values() if self._good < s < high)
         edges = [self._good, *flying, high]
         gaps = sorted(zip(edges, edges[1:], strict=False), key=lambda gap: gap[0] / gap[1])
         # The first one nearer to the original: most models lose much before they are as fast as they could be.
         part = 0.4 if self._good == 1.0 and math.isinf(self._bad) and not flying else 0.5
-        return [low * (upper / low) ** part for low, upper in gaps if upper / low > CLOSE ** 2]
+        return [(low, low * (upper / low) ** part, upper) for low, upper in gaps if upper / low > CLOSE ** 2]
 
     def _proposal(self, assignment: Assignment, kind: str, library: Library) -> Proposal:
         sample = library.sample(assignment)

@@ -29,7 +29,7 @@ from pydantic import Field
 
 from syno_nni.errors import EngineError, SpaceError, SynoError
 from syno_nni.nas.mutable import OperatorChoice
-from syno_nni.nas.signals import shielded
+from syno_nni.nas.signals import shielded, stop_if_asked
 from syno_nni.nas.stages import Reference
 from syno_nni.run.candidate import BASELINE, KEEP, Candidate, Failure, Outcome, Proposal, plain, sample_id, unusable
 from syno_nni.run.records import Abandoned, Error, Intermediate, OutcomeKind, Record
@@ -240,6 +240,7 @@ class SynoStrategy(Strategy):
         started = last_check = time.monotonic()
         self._begin()
         while self._broken is None:
+            stop_if_asked()
             now, seen = time.monotonic(), self._concluded
             if self.max_duration_s is not None and now - started >= self.max_duration_s:
                 self.ended = 'time'

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from syno_nni.nas.mutable import KEEP, OperatorChoice
+from syno_nni.nas.signals import stop_if_asked
 from syno_nni.operator import Operator
 from syno_nni.run.candidate import Outcome
 from syno_nni.run.records import OutcomeKind
@@ -44,6 +45,7 @@ def explore(library: Library, proposer: SynoStrategy, choice: OperatorChoice, *,
     pool: list[Entry] = []
     since = 0
     while library.screened < operators and (seconds is None or time.monotonic() - started < seconds):
+        stop_if_asked()
         candidate = proposer.ask()
         if candidate is None:
             break

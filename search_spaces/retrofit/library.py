@@ -90,8 +90,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class _Solution:
-    """What the solver makes of the options: ``most`` is what each slot can save at best (ms), ``cheapest`` the least sum of loss
-    and priced time of each slot, by price (nats per ms)."""
+    """What the solver makes of the options: ``most`` is what each slot can save at best (ms), ``cheapest`` the least sum of
+    loss and priced time of each slot, by price (nats per ms)."""
     options: dict[str, list[Option]]
     front: list[Assignment]
     most: dict[str, float]
@@ -308,7 +308,8 @@ class Library:
                 usable = [(op_id, e) for op_id, e in self.entries.items() if self._is_option(e, slot.name)]
                 most[slot.name] = max((self._saved(e, slot.name) for _, e in usable), default=0.0)
                 options[slot.name] = [Option(KEEP, most[slot.name]), *(
-                    Option(op_id, most[slot.name] - self._saved(e, slot.name), self._change(e, slot.name)) for op_id, e in usable)]
+                    Option(op_id, most[slot.name] - self._saved(e, slot.name), self._change(e, slot.name))
+                    for op_id, e in usable)]
             front = pareto(options)
             cheapest = {price: {name: min(o.loss + price * o.latency_ms for o in own) for name, own in options.items()}
                         for price in _prices(front)}

@@ -57,6 +57,13 @@ def shielded() -> Iterator[None]:
             raise KeyboardInterrupt(signal.Signals(number).name)
 
 
+def stop_if_asked() -> None:
+    """Raise KeyboardInterrupt where one was asked for in this block and got lost: Python drops an exception that a signal
+    raises within a destructor or a callback of a weak reference. Called between steps that take long."""
+    if _interrupted and _blocks and not _depth and _in_main_thread():
+        raise KeyboardInterrupt('asked to stop')
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     global _pending, _interrupted
     if _interrupted:

@@ -15,6 +15,7 @@ import syno_nni.model_zoo as model_zoo
 from syno_nni.model_zoo.card import folder_card
 from syno_nni.model_zoo.evidence import change, versions
 from syno_nni.nas.flat_space import FlatModelSpace
+from syno_nni.nas.signals import stop_if_asked
 from syno_nni.run.config import SearchConfig
 from syno_nni.run.journal import Journal
 from syno_nni.run.records import Healed
@@ -40,6 +41,7 @@ def race(config: SearchConfig, journal: Journal, space: FlatModelSpace, evaluato
     """Heal candidates for long until the fastest is found that keeps the wanted accuracy, or the time is over."""
     wanted = max_loss_of(config.objective)
     for turn in range(MOST):
+        stop_if_asked()
         state = journal.state
         trial = next_finalist(state, wanted)
         done = sum(bool(t.healed_metrics) for t in state.operators)
