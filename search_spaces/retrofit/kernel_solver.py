@@ -18,6 +18,8 @@ SLOW = 1e-3
 """Conjugate gradients end when three steps together gain less than this part of the error, turns when one does."""
 LARGEST = 1 << 23
 """Numbers in the matrices that a turn solves."""
+LARGE = 1 << 21
+"""Entries of ``P`` of all layers from which on a quick fit takes a few steps only."""
 RIDGE = 1e-7
 MOST_VECTORS = 192
 """Sides of the matrices of which singular vectors are computed."""
@@ -109,7 +111,8 @@ class Solver:
     def product(self, spread: Sequence[Tensor]) -> Tensor:
         """All weights into ``P`` or its sums by channel."""
         p = self.problem
-        result = self._einsum([*((s, t.axes) for s, t in zip(spread, p.weights, strict=True))], self.present)
+        terms = [(s, t.axes) for s, t in zip(spread, p.weights, strict=True)]
+        result = self._einsum(terms, self.present) if terms else self.target.new_ones(self.layers)
         if self.repeats != 1:
             result = result * self.repeats
         for at in self.absent:
@@ -177,12 +180,16 @@ class Solver:
         return (x.reshape(*x.shape[:3], -1, self.gram.shape[-1]) @ self.gram).reshape(x.shape)
 
     # solving
-    def solve(self, weights: list[Tensor], *, sweeps: int, iterations: int) -> tuple[list[Tensor], Tensor]:
+    def solve(self, weights: list[Tensor], *, sweeps: int, iterations: int, quick: bool = False,
+              ) -> tuple[list[Tensor], Tensor]:
         """From ``weights`` (each ``[layers, ...]``) on; the weights and the relative squared errors ``[layers]``."""
         tables = self.problem.weights
         if not tables:
-            return weights, self.errors(-self.target)
+            return weights, self.errors(self.product([]) - self.target)
         weights, error = list(weights), None
+        if quick and not all(self._direct(k) for k in range(len(tables))):
+            # Step by step every turn goes over P many times.
+            sweeps, iterations = (3, 8) if self.layers * math.prod(self.problem.cut) <= LARGE else (1, 5)
         spread = [self.spread(w, t) for w, t in zip(weights, tables, strict=True)]
         direct = [self._direct(k) for k in range(len(tables))]
         order = [*range(len(tables))]
