@@ -134,9 +134,10 @@ def table(results: dict[str, Any]) -> str:
         stages = ' | '.join(f'{row["ms_by_stage"][k]:.0f}' for k in STAGES)
         lines.append(f'| {name} | {row["slots"]}, {row["shapes"]} | {row["per_cpu_second"]:.1f} | {WANTED[name]:.0f} | '
                      f'{row["median_ms"]:.0f} | {row["p90_ms"]:.0f} | {row["slowest_ms"]:.0f} | {stages} |')
+    commands = ', '.join(f'`{row["command"]}`' for row in results['models'].values())
     counts = ' and '.join(str(row['operators']) for row in results['models'].values())
     return '\n'.join([*lines, '', f'{counts} operators of the preset `conv2d`, 0.1 to 0.9 of the MACs of the layers '
-                      f'replaced, one process, on {results["environment"]["cpu"]}. `{results["command"]}`.'])
+                      f'replaced, one process, on {results["environment"]["cpu"]}. {commands}.'])
 
 
 def main() -> int:
@@ -150,7 +151,8 @@ def main() -> int:
     if not options.docs:
         results = {'models': read_results(PATH).get('models', {})}
         for name in options.models:
-            results['models'][name] = one(name, options.operators, options.seed)
+            command = f'python benchmarks/screening.py --models {name} --operators {options.operators} --seed {options.seed}'
+            results['models'][name] = {**one(name, options.operators, options.seed), 'command': command}
         write_results(PATH, ' '.join(['python benchmarks/screening.py', *sys.argv[1:]]), results)
     fill_in(DOCS / 'measurements' / 'screening.md', 'screening', table(read_results(PATH)))
     return 0

@@ -256,7 +256,8 @@ class Solver:
         """Axes of a weight along which its entries are solved for together; and those along which matrices differ."""
         p = self.problem
         spatial = p.visible[len(p.visible) - p.last:]
-        joined = [a for a in table.axes if a not in p.visible or (self.gram is not None and a in spatial)]
+        shared = {a for other in p.weights if other is not table for a in other.axes}
+        joined = [a for a in table.axes if (a in shared if a not in p.visible else self.gram is not None and a in spatial)]
         differ = {a for n, a in enumerate(p.visible) if self._varies(n)}
         for other in p.weights:
             if other is not table:
@@ -305,6 +306,8 @@ class Solver:
             x = torch.where(matrix > 0, b / matrix.clamp_min(_SMALLEST), 0)
         else:
             x = _solve(matrix.double(), b.double()).to(self.dtype)
+        # Entries that only ever come as a sum share it.
+        x = x / math.prod(p.extents[a] for a in free if a not in p.visible)
         back = [order.index(n + 1) + 1 for n in range(len(order))]
         return x.reshape(moved.shape).permute(0, *back)
 
@@ -337,19 +340,9 @@ class Solver:
         factor *= math.prod(p.extents[a] for a in p.visible if a not in known)
         left = 'Z' + ''.join(plain[a] for a in inner)
         right = 'Z' + ''.join(primed.get(a, plain[a]) for a in inner)
-        seen = {*inner, *axes}
-        out = 'Z' + ''.join(plain[a] for a in differ) + ''.join(plain[a] for a in joined if a in seen) + ''.join(
-            primed[a] for a in joined if a in seen)
+        out = 'Z' + ''.join(plain[a] for a in differ) + ''.join(plain[a] for a in joined) + ''.join(
+            primed[a] for a in joined)
         found = torch.einsum(f'{left},{between},{right}->{out}', rest, matrix, rest)
-        if any(a not in seen for a in joined):
-            # Entries that always come as a sum.
-            n = 1 + len(differ)
-            for half in (0, 1):
-                for at, a in enumerate(joined):
-                    if a not in seen:
-                        found = found.unsqueeze(n + half * len(joined) + at)
-            sizes = [p.extents[a] for a in joined]
-            found = found.expand(*found.shape[:n], *sizes, *sizes)
         size = math.prod(p.extents[a] for a in joined)
         found = found.reshape(*found.shape[:1 + len(differ)], size, size)
         return found * factor if factor != 1 else found
