@@ -190,6 +190,11 @@ def offset_in(op: Operator, slot: Slot) -> tuple[int, ...] | None:
     if slot.striding == 'exact':
         _strided(op, slot.sizes, slot.layout, slot.stride, slot.offset)
         return slot.offset
+    try:
+        _strided(op, slot.sizes, slot.layout, slot.stride, slot.offset)
+    except SlotError:
+        _fitted(op, slot.sizes, slot.layout)
+        return None
     ways = ways_to_stride(op, slot)
     return slot.offset if ways.get('exact', math.inf) <= HARDLY_MORE * ways['pool'] else None
 
@@ -216,13 +221,13 @@ def ways_to_stride(op: Operator, slot: Slot) -> dict[str, float]:
         SlotError: the operator does not fit the slot.
     """
     from syno_nni.plan.machine import Machine
-    from syno_nni.plan.optimize import plans
+    from syno_nni.plan.optimize import estimated_cost
     machine = Machine()
     passed = 4 * slot.sizes.get('N', 1) * slot.sizes['C_in'] * math.prod(slot.input_size)
     pooling = machine.call + passed / machine.copy
-    ways = {'pool': pooling + plans(*_fitted(op, slot.sizes, slot.layout))[0].cost}
+    ways = {'pool': pooling + estimated_cost(*_fitted(op, slot.sizes, slot.layout))}
     try:
-        ways['exact'] = plans(*_strided(op, slot.sizes, slot.layout, slot.stride, slot.offset))[0].cost
+        ways['exact'] = estimated_cost(*_strided(op, slot.sizes, slot.layout, slot.stride, slot.offset))
     except SlotError:
         pass
     return ways

@@ -26,7 +26,7 @@ from syno_nni.search_spaces.layout import Layout
 from syno_nni.search_spaces.slots import Slot, first_middle
 from syno_nni.search_spaces.trace import has_own_forward, unwrapped
 
-from .kernel_problem import Geometry, Problem, TooLarge, build, joined
+from .kernel_problem import Geometry, Problem, TooLarge, build, joined, thinned
 from .kernel_solver import Solver
 from .least_squares import balanced, fit_noise
 from .retrofit import filled_slots
@@ -40,6 +40,8 @@ ITERATIONS = 24
 MAPS = (6, 8, 12, 16, 24, 32, 48)
 BESIDE = 1e-3
 """Weight of a larger map, where the layer's own does not show all of a window."""
+ENTRIES = 1 << 20
+"""Where turns go step by step and positions differ much, an error is taken on so many of them that this is the work."""
 KEPT = 1 << 28
 """Bytes of fitted weights that are kept; others are fitted again when they are wanted."""
 
@@ -206,6 +208,8 @@ class KernelFits:
         except TooLarge:
             return {name: self._keep((place.key, *self._layer(name)), self._run(name, place, sweeps, iterations))
                     for name in group}
+        if sweeps <= SCREENING and not problem.falls_apart:
+            problem = thinned(problem, ENTRIES // len(group))
         kernels = torch.stack([self._kernel(name, where) for name in group])
         solver = Solver(problem, kernels, energies(kernels, where))
         bounds = solver.floor.tolist()
@@ -214,7 +218,7 @@ class KernelFits:
         random = torch.Generator().manual_seed(self.seed)
         start = [torch.randn(shape, generator=random, dtype=torch.float64).to(kernels.dtype).expand(len(kernels), *shape)
                  for shape in op.weight_shapes(sizes)]
-        weights, errors = solver.solve(start, sweeps=sweeps, iterations=iterations)
+        weights, errors = solver.solve(start, sweeps=sweeps, iterations=iterations, quick=sweeps <= SCREENING)
         found = {}
         for n, (name, error) in enumerate(zip(group, errors.tolist(), strict=True)):
             found[name] = self._keep((place.key, *self._layer(name)), Fitted(error, sweeps, [w[n].clone() for w in weights]))

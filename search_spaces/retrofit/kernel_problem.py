@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,12 +22,15 @@ import torch
 from torch import Tensor
 
 from syno_nni.operator import Operator
-from syno_nni.operator.expr import Iterator, MergeLeft, MergeRight
+from syno_nni.operator.expr import Coordinate, Iterator, MergeLeft, MergeRight
 from syno_nni.operator.reference import evaluate
 
 MOST = 1 << 22
 """Readings that are looked at one by one; of larger maps so many positions are drawn."""
+FEWEST = 64
 LARGEST_GRAM = 1024
+LARGEST = 1 << 26
+"""Entries of ``P``."""
 
 
 class TooLarge(Exception):
@@ -97,6 +100,11 @@ class Problem:
         return bool((self.counts > 0).all())
 
     @property
+    def falls_apart(self) -> bool:
+        """Whether every weight is solved for at once (:mod:`.kernel_solver`)."""
+        return all(t.free for t in self.weights) and not self.scatter and self.inside is None
+
+    @property
     def cut(self) -> tuple[int, ...]:
         """The shape of ``P`` in digits."""
         return tuple(self.extents[a] for a in self.visible)
@@ -159,6 +167,28 @@ def joined(first: Problem, second: Problem, weight: float) -> Problem:
         scatter=first.scatter or second.scatter)
 
 
+def thinned(problem: Problem, entries: int) -> Problem:
+    """The problem on some of its classes of positions, drawn so that ``P`` has about so many entries; they stand for all."""
+    classes = problem.shape[0]
+    some = max(2, classes * entries // math.prod(problem.shape))
+    if some >= classes or problem.own < classes:
+        return problem
+    chosen = torch.from_numpy(np.sort(np.random.default_rng(0).permutation(classes)[:some]))
+
+    def of(tensor: Tensor) -> Tensor:
+        return tensor[chosen] if len(tensor) > 1 else tensor
+
+    scale = float(problem.counts.sum() / of(problem.counts).sum()) if len(problem.counts) > 1 else 1.0
+    weights = [replace(t, index=t.index[chosen], inside=None if t.inside is None else t.inside[chosen], plain=False)
+               if t.axes[:1] == (0,) else t for t in problem.weights]
+    return replace(
+        problem, shape=(some, *problem.shape[1:]), extents=(some, *problem.extents[1:]), weights=weights, own=some,
+        channel=of(problem.channel), taps=of(problem.taps), shares=of(problem.shares) * scale,
+        counts=of(problem.counts) * scale,
+        gram=None if problem.gram is None else of(problem.gram) * scale,
+        inside=None if problem.inside is None else of(problem.inside))
+
+
 class _Builder:
     def __init__(self, op: Operator, sizes: dict[str, int], where: Geometry, roles: str) -> None:
         self.op, self.sizes, self.where, self.roles = op, sizes, where, roles
@@ -170,26 +200,28 @@ class _Builder:
         where = self.where
         positions = math.prod(where.outputs)
         self._place(np.arange(positions))
-        channel, read, indices = self._tables()
-        largest = max(math.prod(a.shape) for a in (*read, channel[0], *(i for i, _ in indices))) * (
-            math.prod(where.stride) if where.pooled else 1)
+        largest = self._largest()
         self.scale = 1.0
-        if largest > MOST and positions > 64:
-            some = max(64, positions * MOST // largest)
+        if largest > MOST and positions > FEWEST:
+            some = max(FEWEST, positions * MOST // largest)
             self.scale = positions / some
             self._place(np.sort(self.random.permutation(positions)[:some]))
-            channel, read, indices = self._tables()
-        classes, first = self._classes([*channel, *(a for pair in indices for a in pair)])
+        if largest // max(1, round(self.scale)) > 4 * MOST:
+            raise TooLarge
+        channel, read, indices = self._tables()
+        classes, first = self._classes([*channel, *(a for w in indices for pair in w for a in pair)])
         self.parts = self._parts()
         self.parts[0] = (len(first),)
         rows = [np.ascontiguousarray(a[first] if a.shape[0] > 1 else a) for a in channel]
-        tables = [self._table(*(a[first] if a.shape[0] > 1 else a for a in pair), shape)
-                  for pair, shape in zip(indices, self.op.weight_shapes(self.sizes), strict=True)]
+        tables = [self._table([tuple(a[first] if a.shape[0] > 1 else a for a in pair) for pair in w], shape)
+                  for w, shape in zip(indices, self.op.weight_shapes(self.sizes), strict=True)]
         extents = (len(first), where.channels[1], *self.reductions)
         spatial = [a for a in range(2, self.rank) if any(r.shape[a] > 1 for r in read)]
         channels = [a for a in range(2, self.rank) if any(c.shape[a] > 1 for c in channel) and a not in spatial]
         mixed = any(c.shape[a] > 1 for c in channel for a in spatial)
         visible = (0, 1, *channels, *spatial)
+        if math.prod(extents[a] for a in visible) > LARGEST:
+            raise TooLarge
         return self._finish(extents, visible, tables, rows, read, classes, len(spatial), mixed)
 
     # what is read
@@ -210,11 +242,24 @@ class _Builder:
         for n, (it, size) in enumerate(zip(self.op.sums(), self.reductions, strict=True)):
             self.env[it] = self._along(np.arange(size), 2 + n)
 
+    def _largest(self) -> int:
+        """The most readings that one coordinate, or all that choose a position, tell apart at all positions."""
+        axis = {it: 2 + n for n, it in enumerate(self.op.sums())}
+        axis |= {out: int(role == 'C') for role, out in zip(self.roles, self.op.outs(), strict=True)}
+        extents = (math.prod(self.where.outputs), self.where.channels[1], *self.reductions)
+
+        def size(coordinates: Iterable[Coordinate]) -> int:
+            return math.prod(extents[a] for a in {0} | {axis[it] for c in coordinates for it in c.iterators()})
+
+        read = [c for role, c in zip(self.roles, self.op.inputs, strict=True) if role == 'S']
+        inner = math.prod(self.where.stride) if self.where.pooled else 1
+        return max(size(read) * inner, *(size([c]) for c in (*self.op.inputs, *itertools.chain(*self.op.weights))))
+
     def _along(self, values: np.ndarray, axis: int) -> np.ndarray:
         return values.reshape([-1 if a == axis else 1 for a in range(self.rank)])
 
-    def _value(self, coordinate: object) -> tuple[np.ndarray, np.ndarray]:
-        value, inside = evaluate(coordinate, self.env, self.sizes)  # type: ignore[arg-type]
+    def _value(self, coordinate: Coordinate) -> tuple[np.ndarray, np.ndarray]:
+        value, inside = evaluate(coordinate, self.env, self.sizes)
         return value, inside.reshape(inside.shape or (1,) * self.rank)
 
     def _tables(self) -> tuple:
@@ -223,18 +268,13 @@ class _Builder:
         inside = np.ones((1,) * self.rank, dtype=bool)
         for role, coordinate in zip(self.roles, self.op.inputs, strict=True):
             if role == 'C':
-                channel = self._value(coordinate)
+                value, ok = self._value(coordinate)
+                channel = np.where(ok, value, 0), ok
             elif role == 'S':
                 value, ok = self._value(coordinate)
                 read.append(value)
                 inside = inside & ok
-        indices = []
-        for coordinates, shape in zip(self.op.weights, self.op.weight_shapes(self.sizes), strict=True):
-            index, ok = np.zeros((1,) * self.rank, dtype=np.int64), np.ones((1,) * self.rank, dtype=bool)
-            for coordinate, extent in zip(coordinates, shape, strict=True):
-                value, good = self._value(coordinate)
-                index, ok = index * extent + value, ok & good
-            indices.append((np.where(ok, index, 0), ok))
+        indices = [[self._value(coordinate) for coordinate in coordinates] for coordinates in self.op.weights]
         return channel, [*self._inputs(read), inside], indices
 
     def _inputs(self, read: list[np.ndarray]) -> list[np.ndarray]:
@@ -260,7 +300,13 @@ class _Builder:
         first, classes = np.unique(_hashed(rows, self.random), return_index=True, return_inverse=True)[1:]
         return classes.reshape(-1), first
 
-    def _table(self, index: np.ndarray, inside: np.ndarray, shape: tuple[int, ...]) -> Table:
+    def _table(self, coordinates: list[tuple[np.ndarray, ...]], shape: tuple[int, ...]) -> Table:
+        index, inside = np.zeros((1,) * self.rank, dtype=np.int64), np.ones((1,) * self.rank, dtype=bool)
+        for (value, good), extent in zip(coordinates, shape, strict=True):
+            index, inside = index * extent + value, inside & good
+            if max(index.size, inside.size) > 4 * MOST:
+                raise TooLarge
+        index = np.where(inside, index, 0)
         full = bool(inside.all())
         if not full and inside.shape != index.shape:
             wide = np.broadcast_shapes(index.shape, inside.shape)

@@ -18,6 +18,8 @@ SLOW = 1e-3
 """Conjugate gradients end when three steps together gain less than this part of the error, turns when one does."""
 LARGEST = 1 << 23
 """Numbers in the matrices that a turn solves."""
+LARGE = 1 << 21
+"""Entries of ``P`` of all layers from which on a quick fit takes a few steps only."""
 RIDGE = 1e-7
 MOST_VECTORS = 192
 """Sides of the matrices of which singular vectors are computed."""
@@ -109,7 +111,8 @@ class Solver:
     def product(self, spread: Sequence[Tensor]) -> Tensor:
         """All weights into ``P`` or its sums by channel."""
         p = self.problem
-        result = self._einsum([*((s, t.axes) for s, t in zip(spread, p.weights, strict=True))], self.present)
+        terms = [(s, t.axes) for s, t in zip(spread, p.weights, strict=True)]
+        result = self._einsum(terms, self.present) if terms else self.target.new_ones(self.layers)
         if self.repeats != 1:
             result = result * self.repeats
         for at in self.absent:
@@ -177,12 +180,16 @@ class Solver:
         return (x.reshape(*x.shape[:3], -1, self.gram.shape[-1]) @ self.gram).reshape(x.shape)
 
     # solving
-    def solve(self, weights: list[Tensor], *, sweeps: int, iterations: int) -> tuple[list[Tensor], Tensor]:
+    def solve(self, weights: list[Tensor], *, sweeps: int, iterations: int, quick: bool = False,
+              ) -> tuple[list[Tensor], Tensor]:
         """From ``weights`` (each ``[layers, ...]``) on; the weights and the relative squared errors ``[layers]``."""
         tables = self.problem.weights
         if not tables:
-            return weights, self.errors(-self.target)
+            return weights, self.errors(self.product([]) - self.target)
         weights, error = list(weights), None
+        if quick and not all(self._direct(k) for k in range(len(tables))):
+            # Step by step every turn goes over P many times.
+            sweeps, iterations = (3, 8) if self.layers * math.prod(self.problem.cut) <= LARGE else (1, 5)
         spread = [self.spread(w, t) for w, t in zip(weights, tables, strict=True)]
         direct = [self._direct(k) for k in range(len(tables))]
         order = [*range(len(tables))]
@@ -249,7 +256,8 @@ class Solver:
         """Axes of a weight along which its entries are solved for together; and those along which matrices differ."""
         p = self.problem
         spatial = p.visible[len(p.visible) - p.last:]
-        joined = [a for a in table.axes if a not in p.visible or (self.gram is not None and a in spatial)]
+        shared = {a for other in p.weights if other is not table for a in other.axes}
+        joined = [a for a in table.axes if (a in shared if a not in p.visible else self.gram is not None and a in spatial)]
         differ = {a for n, a in enumerate(p.visible) if self._varies(n)}
         for other in p.weights:
             if other is not table:
@@ -298,6 +306,8 @@ class Solver:
             x = torch.where(matrix > 0, b / matrix.clamp_min(_SMALLEST), 0)
         else:
             x = _solve(matrix.double(), b.double()).to(self.dtype)
+        # Entries that only ever come as a sum share it.
+        x = x / math.prod(p.extents[a] for a in free if a not in p.visible)
         back = [order.index(n + 1) + 1 for n in range(len(order))]
         return x.reshape(moved.shape).permute(0, *back)
 
@@ -330,19 +340,9 @@ class Solver:
         factor *= math.prod(p.extents[a] for a in p.visible if a not in known)
         left = 'Z' + ''.join(plain[a] for a in inner)
         right = 'Z' + ''.join(primed.get(a, plain[a]) for a in inner)
-        seen = {*inner, *axes}
-        out = 'Z' + ''.join(plain[a] for a in differ) + ''.join(plain[a] for a in joined if a in seen) + ''.join(
-            primed[a] for a in joined if a in seen)
+        out = 'Z' + ''.join(plain[a] for a in differ) + ''.join(plain[a] for a in joined) + ''.join(
+            primed[a] for a in joined)
         found = torch.einsum(f'{left},{between},{right}->{out}', rest, matrix, rest)
-        if any(a not in seen for a in joined):
-            # Entries that always come as a sum.
-            n = 1 + len(differ)
-            for half in (0, 1):
-                for at, a in enumerate(joined):
-                    if a not in seen:
-                        found = found.unsqueeze(n + half * len(joined) + at)
-            sizes = [p.extents[a] for a in joined]
-            found = found.expand(*found.shape[:n], *sizes, *sizes)
         size = math.prod(p.extents[a] for a in joined)
         found = found.reshape(*found.shape[:1 + len(differ)], size, size)
         return found * factor if factor != 1 else found
