@@ -159,8 +159,11 @@ def eager_gaps(chain: Chain, seconds: float) -> list[float]:
 
 # ---- OpenVINO ----
 
-COMPILED = 3
-"""OpenVINO averages over all runs of a compiled model: so several are compiled, and the quietest one counts."""
+COMPILED = 5
+"""OpenVINO's counters are averages over all runs of a compiled model: so several are compiled, and the quietest one counts."""
+SHORT_MS = 0.3
+"""Averages are in whole microseconds. Layers that take longer than this are seldom left alone for all runs: of these single
+runs are told apart by how the average moves."""
 
 
 def openvino_gaps(chain: Chain, seconds: float) -> list[float]:
@@ -175,13 +178,27 @@ def openvino_gaps(chain: Chain, seconds: float) -> list[float]:
     model.reshape({model.inputs[0]: list(chain.example.shape)})
     config = {'INFERENCE_PRECISION_HINT': 'f32', 'PERFORMANCE_HINT': 'LATENCY', 'NUM_STREAMS': '1',
               'INFERENCE_NUM_THREADS': '1', 'PERF_COUNT': 'YES'}
-    found = []
+    core, found = openvino.Core(), []
     for _ in range(COMPILED):
-        request = openvino.Core().compile_model(model, 'CPU', config).create_infer_request()
+        request = core.compile_model(model, 'CPU', config).create_infer_request()
         request.set_input_tensor(openvino.Tensor(chain.example.numpy().copy()))
         repeat(request.infer, seconds / COMPILED)
         found.append(_openvino_gaps(request.get_profiling_info(), len(chain.layers)))
-    return np.min(found, axis=0).tolist()
+    average = np.min(found, axis=0)
+    if average.max() < SHORT_MS:
+        return average.tolist()
+    request = core.compile_model(model, 'CPU', config).create_infer_request()
+    request.set_input_tensor(openvino.Tensor(chain.example.numpy().copy()))
+    averages: list[list[float]] = []
+
+    def run() -> None:
+        request.infer()
+        averages.append(_openvino_gaps(request.get_profiling_info(), len(chain.layers)))
+
+    repeat(run, seconds)
+    totals = np.array(averages) * np.arange(1, len(averages) + 1)[:, None]
+    single = np.percentile(np.diff(totals, axis=0)[3:], 25, axis=0)
+    return np.where(average < SHORT_MS, average, np.clip(single, SHORT_MS / 2, average)).tolist()
 
 
 def _openvino_gaps(steps: Sequence[object], layers: int) -> list[float]:

@@ -3,15 +3,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
+
+from torch import nn
 
 from syno_nni.errors import GraphError
-from syno_nni.measure.work import Work
+from syno_nni.measure.work import Shape, Work
+from syno_nni.plan.layer import SynthesizedLayer
 
-if TYPE_CHECKING:
-    from .filled_slot import FilledSlot
 
-Shape = tuple[int, ...]
+class FilledSlot(Protocol):
+    """What is read of :class:`~syno_nni.search_spaces.filled_slot.FilledSlot`."""
+    layer: SynthesizedLayer
+    pool: nn.Module | None
+    bias: nn.Parameter | None
+    layout: str
+    stride: tuple[int, ...]
+    offset: tuple[int, ...] | None
+    input_size: tuple[int, ...]
+    floor: bool
+    in_channels: int
+    out_channels: int
+
+    @property
+    def roles(self) -> tuple[str, str]:
+        """The axes of the operator and of the layer."""
 
 
 def slot_work(slot: FilledSlot, shape: Sequence[int]) -> tuple[Work, ...]:

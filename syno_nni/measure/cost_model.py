@@ -33,6 +33,8 @@ NOISE = 0.15
 FAR = 0.3
 """Errors of a measurement, as logarithms, above which it counts less."""
 PASSES = 5
+LEAST = 0.01
+"""Of a price before it is refined: nothing becomes free because few measurements do not need it."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def fitted(rows: Sequence[tuple[Features, float]], prior: Mapping[str, float], d
         factors, _ = nnls(system, np.concatenate([weights / NOISE, np.full(len(names), 1 / doubt)]), maxiter=100 * len(names))
         errors = np.abs(np.log(np.maximum(matrix @ factors, 1e-3)))
         weights = np.sqrt(np.minimum(1.0, FAR / np.maximum(errors, 1e-9)))
-    return dict(zip(names, (prices * factors).tolist()))
+    return dict(zip(names, (prices * np.maximum(factors, LEAST)).tolist()))
 
 
 @cache

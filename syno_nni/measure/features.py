@@ -4,8 +4,8 @@
 stretches of memory that are copied as one; many when the innermost dimension moves. ``conv.REGIME.macs``: multiply-adds, with
 channels filled up to vector registers; ``conv.thin``: those whose channels do not fill them, once more. ``*.lines``: rows of
 results, a register wide. ``*.weights``: bytes of constants read once. ``layout``: changes between a blocked layout of channels,
-which convolutions want, and the plain one. ``tail``: an activation behind, where it cannot be fused. ``layer.calls``: one for
-every layer.
+which convolutions want, and the plain one. ``segment``: all that moves data between two products, and what comes out of it.
+``tail``: an activation behind, where it cannot be fused. ``layer.calls``: one for every layer.
 """
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ LANES = 16
 """Channels are counted in blocks of so many: numbers in a vector register."""
 FREE = frozenset({'reshape', 'unsqueeze', 'narrow', 'expand'})
 """Views."""
+PRODUCTS = frozenset({'conv', 'matmul', 'einsum', 'box'})
 KEEPS_LAYOUT = frozenset({'mul', 'scale', 'bias', 'pool'})
 
 
@@ -32,6 +33,7 @@ def features(work: Sequence[Work], *, activation: bool = True) -> Features:
     """
     found: Features = {'layer.calls': 1.0}
     blocked = True
+    _segments(found, work)
     for step in work:
         keeps, wants = _layout(step, blocked)
         if keeps is not None and keeps != blocked:
@@ -51,6 +53,19 @@ def features(work: Sequence[Work], *, activation: bool = True) -> Features:
 
 def _add(found: Features, name: str, value: float) -> None:
     found[name] = found.get(name, 0.0) + value
+
+
+def _segments(found: Features, work: Sequence[Work]) -> None:
+    """What moves data between two products, which a compiler makes one loop of."""
+    for n, step in enumerate(work):
+        if step.kind not in PRODUCTS and step.kind not in FREE and _last_of_segment(work[n + 1:]):
+            _add(found, 'segment.calls', 1)
+            _add(found, 'segment.bytes', 4 * elements(step.shape) * step.times)
+
+
+def _last_of_segment(rest: Sequence[Work]) -> bool:
+    following = next((step.kind for step in rest if step.kind not in FREE), None)
+    return following is None or following in PRODUCTS
 
 
 def _change(found: Features, shape: Shape, times: float) -> None:
@@ -264,5 +279,5 @@ NAMES: tuple[str, ...] = (
     'product.count', 'product.lines', 'product.bytes', 'product.weights', 'einsum.calls', 'einsum.bytes',
     *(f'{kind}.{what}' for kind in ('copy', 'permute', 'every', 'roll', 'pad', 'planes', 'summed', 'windows', 'sum.inner',
                                     'sum.outer') for what in ('calls', 'bytes', 'runs')),
-    *(f'{kind}.{what}' for kind in ('elementwise', 'pool', 'layout', 'tail') for what in ('calls', 'bytes')))
+    *(f'{kind}.{what}' for kind in ('elementwise', 'pool', 'layout', 'tail', 'segment') for what in ('calls', 'bytes')))
 """All features, in the order of vectors."""
