@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from syno_nni.errors import SizeError, SlotError
+from syno_nni.measure.work import Work
 from syno_nni.operator import Operator
 from syno_nni.operator.rectangles import for_rectangles
 from syno_nni.operator.size import Size
@@ -18,6 +19,7 @@ from syno_nni.plan.layer import SynthesizedLayer
 from syno_nni.plan.planned import as_leaf
 
 from .layout import Layout
+from .slot_work import slot_work
 from .slots import Slot
 
 HARDLY_MORE = 1.25
@@ -76,6 +78,11 @@ class FilledSlot(nn.Module):
         return self._layer_roles == self._op_roles
 
     @property
+    def roles(self) -> tuple[str, str]:
+        """The axes of the operator and of the layer, see :class:`~syno_nni.search_spaces.layout.Layout`."""
+        return self._op_roles, self._layer_roles
+
+    @property
     def in_features(self) -> int:
         return self.in_channels
 
@@ -117,6 +124,18 @@ class FilledSlot(nn.Module):
         if self.bias is not None:
             y = y + self.bias
         return y.movedim(-1, 1) if self._layer_roles[1] == 'C' else y
+
+    def work(self, shape: Sequence[int] | None = None) -> tuple[Work, ...]:
+        """What the slot does, for a cost model (`syno_nni.measure.cost_model`): pooling, moved axes, the operator, the bias.
+
+        Args:
+            shape: of the input, batch included; None for that of the slot. Raises as `forward`.
+        """
+        if shape is None:
+            layout = Layout.named(self.layout)
+            shape = layout.shape(self.sizes.get('N', 1), self.in_channels,
+                                 self.input_size if self.input_size and layout.channels_first else layout.axes(self.sizes))
+        return slot_work(self, shape)
 
     def _pooled(self, x: Tensor) -> Tensor:
         if self.pool is not None and not torch.jit.is_tracing() and x.shape[2:] == self.input_size:

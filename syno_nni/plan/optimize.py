@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from syno_nni.errors import GraphError
+from syno_nni.measure.work import Work
 from syno_nni.operator.concrete import ConcreteOperator, concretize
 from syno_nni.operator.orders import Enumeration, Order
 from syno_nni.operator.size import Binding
@@ -57,6 +59,24 @@ class Plan:
         """The multiply-adds that the calls on data execute."""
         constant = self.program.constant_registers()
         return sum(multiply_adds(self.program, s) for s in self.program.steps if s.output not in constant)
+
+    def work(self, shape: Sequence[int] | None = None) -> tuple[Work, ...]:
+        """The calls on data, for a cost model (`syno_nni.measure.cost_model`).
+
+        Args:
+            shape: of the input, batch included, where the batch is another one than the binding's.
+
+        Raises:
+            GraphError: the plan is not for this shape.
+        """
+        program = self.program
+        shape = program.shapes[0] if shape is None else tuple(shape)
+        if shape[int(self.batch):] != self.input_shape or len(shape) != len(program.shapes[0]):
+            raise GraphError(f'a plan for inputs of shape {list(program.shapes[0])} is not for {list(shape)}')
+        times = shape[0] / program.shapes[0][0] if self.batch else 1.0
+        constant = program.constant_registers()
+        return tuple(Work(s.kind, tuple(program.shape(r) for r in s.inputs), tuple(r in constant for r in s.inputs), s.shape,
+                          s.arguments, times) for s in program.steps if s.output not in constant)
 
     def __str__(self) -> str:
         return str(self.program)

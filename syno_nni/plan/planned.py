@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from syno_nni.measure.work import Work
 from syno_nni.operator import Operator
 from syno_nni.operator.size import Binding
 
@@ -77,6 +78,16 @@ class PlannedLayer(nn.Module):
             if len(self.other_plans) > OTHER_SHAPES:
                 self.other_plans.popitem(last=False)
         return plan
+
+    def work(self, shape: Sequence[int] | None = None) -> tuple[Work, ...]:
+        """What the layer does, for a cost model (`syno_nni.measure.cost_model`).
+
+        Args:
+            shape: of the input, batch included; None for that of the binding. Raises as `forward`.
+        """
+        if shape is None:
+            return self.plan.work()
+        return self.plan_at(shape).work(shape)
 
     def _other_plan(self, shape: Sequence[int]) -> Plan:
         if torch.compiler.is_compiling():
