@@ -100,8 +100,8 @@ def _check_labels(splits: Splits, name: str, part: _Part) -> Iterator[str]:
     names = getattr(base, 'classes', None) or [str(i) for i in range(splits.num_classes)]
     absent = [names[i] for i in np.flatnonzero(counts == 0)]
     if absent and name == 'train' and len(labels) >= _ENOUGH * splits.num_classes:
-        raise DataError(f'{splits.source}: no image to train with of {_few(absent)}; give more images (data.trainSamples), '
-                        'or remove the class')
+        raise DataError(f'{splits.source}: no image to train with of {_few(absent)}; give it more images, or '
+                        'remove the class; where data.trainSamples is set, raise it')
     if absent:
         yield (f'the {name} split has no image of {_few(absent)}: ' + (
             'the model cannot learn these classes' if name == 'train' else 'accuracy says nothing about them'))

@@ -205,3 +205,33 @@ def test_a_pipe_among_the_images_is_named(folder: Path) -> None:
 
 def test_embedded_data_are_sound() -> None:
     assert inspect(load_data(DataConfig(image_size=8))) == []
+
+
+def few(folder: Path, part: str, images: int) -> Path:
+    for n in range(images):
+        (folder / part / f'class{n % 2}').mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(24, 20, 3)).save(folder / part / f'class{n % 2}' / f'{n}.png')
+    return folder
+
+
+@pytest.mark.parametrize(('part', 'images', 'changes', 'words'), [
+    ('', 3, {}, '3 images are too few'), ('', 6, {}, '6 images are too few'), ('train', 4, {}, '4 images are too few'),
+    ('', 20, {'train_samples': 30}, 'wanted data.trainSamples = 30 and 2 to validate with .* only 17 images'),
+    ('', 20, {'val_samples': 17}, 'wanted data.valSamples = 17, but there are only 17 images'),
+])
+def test_too_few_images_are_told_without_options_that_nobody_set(tmp_path: Path, part: str, images: int, changes: dict,
+                                                                 words: str) -> None:
+    """AIDeveloper#60, sibling: a handful of images, said to be too few for a trainSamples that the user had not given."""
+    few(tmp_path, part, images)
+    if part:
+        few(tmp_path, 'test', 4)
+    with pytest.raises(DataError, match=words) as error:
+        load_data(config(tmp_path, **changes))
+    assert str(tmp_path) in str(error.value)
+    assert [name for name in ('trainSamples', 'valSamples') if name in str(error.value)] == [
+        {'train_samples': 'trainSamples', 'val_samples': 'valSamples'}[key] for key in changes]
+
+
+def test_the_fewest_images_that_can_be_divided(tmp_path: Path) -> None:
+    splits = load_data(config(few(tmp_path, '', 7)))
+    assert [len(s) for s in (splits.train, splits.val, splits.test)] == [5, 1, 1]
