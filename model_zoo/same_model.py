@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 from syno_nni.errors import ZooError
+from syno_nni.search_spaces.draws import drawing
 
 from .timm_args import code_in
 
@@ -175,7 +176,7 @@ def _ties(model: nn.Module) -> set[frozenset[str]]:
 def _outputs(model: nn.Module, size: tuple[int, ...]) -> list[Tensor]:
     """The tensors that the model returns for one input, always the same."""
     x = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
+    with torch.inference_mode(), drawing(0, model):
         return [leaf for leaf in _pytree.tree_leaves(model(x)) if isinstance(leaf, Tensor)]
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
@@ -15,7 +15,7 @@ from syno_nni.operator.rectangles import for_rectangles
 from syno_nni.operator.size import Size
 from syno_nni.operator.striding import every
 from syno_nni.plan.layer import SynthesizedLayer
-from syno_nni.plan.planned import as_leaf
+from syno_nni.plan.planned import as_leaf, unscriptable
 
 from .layout import Layout
 from .slots import Slot
@@ -74,6 +74,11 @@ class FilledSlot(nn.Module):
     def same_axes(self) -> bool:
         """Whether the operator has its axes in the order of the layer's."""
         return self._layer_roles == self._op_roles
+
+    @property
+    def weight(self) -> Tensor:
+        """For code that asks a layer for the type or the device of its weight: the first of the operator's, of its shape."""
+        return next(self.parameters(), torch.empty(0))
 
     @property
     def in_features(self) -> int:
@@ -145,6 +150,9 @@ class FilledSlot(nn.Module):
             parts.append(f'stride={self.stride}')
         parts.append(f'bias={self.bias is not None}')
         return ', '.join(parts + [f'offset={self.offset}'] * (self.offset is not None))
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise unscriptable(self)
 
     def config(self) -> dict[str, Any]:
         """The arguments that rebuild this module, as JSON-able data; the formula keeps the order of the weights."""
@@ -286,7 +294,7 @@ def _fitted(op: Operator, sizes: Mapping[str, int], layout: str) -> tuple[Operat
     # A square slot has one height for both axes; a map is also a sequence of positions.
     if 'H' in given:
         given.setdefault('W', given['H'])
-    if layout == 'NCHW':
+    if axes_of is Layout.NCHW:
         given.setdefault('T', given['H'] * given['W'])
     given.setdefault('T', given.get('L', 1))
     given.setdefault('L', given['T'])

@@ -271,7 +271,7 @@ def problem_of(layer: Any, place: Place) -> Problem:
     roles = roles_of(c.size for c in place.op.inputs)
     where = geometry(layer, place)
     problem = build(*place.bound, where, roles)
-    if problem.all_count or not where.outputs or place.layout == 'C':
+    if problem.all_count or not where.outputs or Layout.named(place.layout) is Layout.C:
         return problem
     shapes = place.bound[0].weight_shapes(place.bound[1])
     for size in MAPS:

@@ -42,6 +42,7 @@ _TEST_SEED = 0
 _FEWEST = 7
 """With so many images, each split of a folder has one."""
 _VAL_FOLDERS = ('val', 'valid', 'validation')
+_SPLIT_NAMES = {'train', 'training', 'test', 'testing', 'dev', *_VAL_FOLDERS}
 
 
 def load_data(config: DataConfig, code: str | Path | None = None) -> Splits:
@@ -205,6 +206,9 @@ def _image_folder(config: DataConfig) -> Splits:
         raise DataError(f'no image folder {root}: set data.path to a folder with one folder of images per class')
     source, divided = f'images in {root}', (root / 'train').is_dir()
     whole = ClassFolder(root / 'train' if divided else root, config)
+    if not divided and all(name.lower() in _SPLIT_NAMES for name in whole.classes):
+        raise DataError(f'{source}: the folders {", ".join(whole.classes)} would be classes, and look like splits; name them '
+                        'train, val and test')
     if len(whole.classes) < 2:
         raise DataError(f'{source}: there is one class only, and a classifier needs at least two; put the images of each class '
                         'into a folder of its own')

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from syno_nni.errors import DataError
 
 from .datasets import ImageArray, Splits
-from .image_folder import ClassFolder, open_image
+from .image_folder import ClassFolder, open_image, unused
 from .own import labels_of
 
 _DECODED = 3000
@@ -53,6 +53,8 @@ def inspect(splits: Splits) -> list[str]:
         if not len(part.labels):
             raise DataError(f'{splits.source}: the {name} split is empty')
         notes += _check_labels(splits, name, part)
+    folders = {id(base): base for base, _ in (_unwrapped(part.dataset) for part in parts.values())}
+    notes += [line for base in folders.values() if isinstance(base, ClassFolder) for line in unused(base)]
     _check_files(splits.source, [path for part in parts.values() for path in part.files])
     for name, part in parts.items():
         notes += _check_pixels(splits, name, part)

@@ -235,3 +235,22 @@ def test_too_few_images_are_told_without_options_that_nobody_set(tmp_path: Path,
 def test_the_fewest_images_that_can_be_divided(tmp_path: Path) -> None:
     splits = load_data(config(few(tmp_path, '', 7)))
     assert [len(s) for s in (splits.train, splits.val, splits.test)] == [5, 1, 1]
+
+
+@pytest.mark.parametrize('parts', [('Training', 'Testing'), ('TRAIN', 'Val', 'test'), ('training', 'validation')])
+def test_splits_by_other_names_are_no_classes(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    """Sibling of mmpretrain#507: **silent**, a search that told training images from test images."""
+    for part in parts:
+        few(tmp_path, part, 12)
+    with pytest.raises(DataError, match='look like splits; name them train, val and test'):
+        load(tmp_path)
+
+
+def test_files_that_are_meant_but_not_read_are_told(folder: Path) -> None:
+    """Photographs of phones (.heic), and images that no class folder holds, were left out without a word."""
+    (folder / 'train' / 'cat' / 'IMG_1.HEIC').write_bytes(b'a photograph')
+    (folder / 'train' / 'cat' / 'notes.txt').write_text('no image')
+    Image.fromarray(noise(8, 8, 3)).save(folder / 'train' / 'lost.png')
+    heic, lost = load(folder)
+    assert heic.startswith('1 files are not read') and 'IMG_1.HEIC' in heic
+    assert lost.startswith('1 images lie beside') and 'lost.png' in lost
