@@ -11,10 +11,13 @@ from torch.nn import functional
 
 from syno_nni.errors import SizeError, SlotError
 from syno_nni.operator import Operator
+from syno_nni.operator.formula import to_text
 from syno_nni.operator.rectangles import for_rectangles
 from syno_nni.operator.size import Size
 from syno_nni.operator.striding import every
 from syno_nni.plan.layer import SynthesizedLayer
+from syno_nni.plan.machine import Machine
+from syno_nni.plan.optimize import estimated_cost
 from syno_nni.plan.planned import as_leaf, unscriptable
 
 from .layout import Layout
@@ -156,7 +159,6 @@ class FilledSlot(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """The arguments that rebuild this module, as JSON-able data; the formula keeps the order of the weights."""
-        from syno_nni.operator.formula import to_text
         return {'formula': to_text(self.op), 'sizes': dict(self.sizes), 'stride': list(self.stride),
                 'input_size': list(self.input_size), 'bias': self.bias is not None, 'layout': self.layout,
                 **({} if self.offset is None else {'offset': list(self.offset)}),
@@ -228,8 +230,6 @@ def ways_to_stride(op: Operator, slot: Slot) -> dict[str, float]:
     Raises:
         SlotError: the operator does not fit the slot.
     """
-    from syno_nni.plan.machine import Machine
-    from syno_nni.plan.optimize import estimated_cost
     machine = Machine()
     passed = 4 * slot.sizes.get('N', 1) * slot.sizes['C_in'] * math.prod(slot.input_size)
     pooling = machine.call + passed / machine.copy
