@@ -40,8 +40,8 @@ def check_plain(model: nn.Module) -> None:
     """
     compiled = [name for name, module in model.named_modules() if name and '_orig_mod' in vars(module).get('_modules', {})]
     if compiled:
-        raise ZooError(f'{_listed(compiled)}: parts in a wrapper of torch.compile are not part of a timm model; put back what is '
-                       'inside (its _orig_mod), and compile in place: part.compile()')
+        raise ZooError(f'{_listed(compiled)}: parts in a wrapper of torch.compile are not part of a timm model; put back what '
+                       'is inside (its _orig_mod), and compile in place: part.compile()')
     names = model.state_dict().keys()
     computed = [k for k in names if 'parametrizations' in k.split('.') or k.endswith('_orig') and f'{k[:-5]}_mask' in names
                 or k.endswith('_g') and f'{k[:-2]}_v' in names]
