@@ -250,7 +250,9 @@ class KernelFits:
     # layers
     def _layer(self, name: str) -> tuple[Any, ...]:
         weight = self.modules[name].weight
-        return name, weight.data_ptr(), weight._version
+        # Tensors of inference mode do not count their changes.
+        version = float(weight.double().square().sum()) if weight.is_inference() else weight._version
+        return name, weight.data_ptr(), version
 
     def _kernel(self, name: str, where: Geometry) -> Tensor:
         """``[C_out, C_in, taps]``, in 32 bits at least."""
