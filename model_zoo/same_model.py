@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 from syno_nni.errors import ZooError
+from syno_nni.search_spaces.draws import drawing
 
 from .timm_args import code_in
 
@@ -32,11 +33,15 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def check_plain(model: nn.Module) -> None:
-    """That weights are plain parameters.
+    """That weights are plain parameters, under the names that timm gives them.
 
     Raises:
-        ZooError: some are computed from others, by pruning or a parametrization.
+        ZooError: some are computed from others, by pruning or a parametrization, or a part of the model is compiled.
     """
+    compiled = [name for name, module in model.named_modules() if name and '_orig_mod' in vars(module).get('_modules', {})]
+    if compiled:
+        raise ZooError(f'{_listed(compiled)}: parts in a wrapper of torch.compile are not part of a timm model; put back what '
+                       'is inside (its _orig_mod), and compile in place: part.compile()')
     names = model.state_dict().keys()
     computed = [k for k in names if 'parametrizations' in k.split('.') or k.endswith('_orig') and f'{k[:-5]}_mask' in names
                 or k.endswith('_g') and f'{k[:-2]}_v' in names]
@@ -175,7 +180,7 @@ def _ties(model: nn.Module) -> set[frozenset[str]]:
 def _outputs(model: nn.Module, size: tuple[int, ...]) -> list[Tensor]:
     """The tensors that the model returns for one input, always the same."""
     x = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
+    with torch.inference_mode(), drawing(0, model):
         return [leaf for leaf in _pytree.tree_leaves(model(x)) if isinstance(leaf, Tensor)]
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
@@ -12,11 +12,14 @@ from torch.nn import functional
 from syno_nni.errors import SizeError, SlotError
 from syno_nni.measure.work import Work
 from syno_nni.operator import Operator
+from syno_nni.operator.formula import to_text
 from syno_nni.operator.rectangles import for_rectangles
 from syno_nni.operator.size import Size
 from syno_nni.operator.striding import every
 from syno_nni.plan.layer import SynthesizedLayer
-from syno_nni.plan.planned import as_leaf
+from syno_nni.plan.machine import Machine
+from syno_nni.plan.optimize import estimated_cost
+from syno_nni.plan.planned import as_leaf, unscriptable
 
 from .layout import Layout
 from .slot_work import slot_work
@@ -81,6 +84,11 @@ class FilledSlot(nn.Module):
     def roles(self) -> tuple[str, str]:
         """The axes of the operator and of the layer, see :class:`~syno_nni.search_spaces.layout.Layout`."""
         return self._op_roles, self._layer_roles
+
+    @property
+    def weight(self) -> Tensor:
+        """For code that asks a layer for the type or the device of its weight: the first of the operator's, of its shape."""
+        return next(self.parameters(), torch.empty(0))
 
     @property
     def in_features(self) -> int:
@@ -165,9 +173,11 @@ class FilledSlot(nn.Module):
         parts.append(f'bias={self.bias is not None}')
         return ', '.join(parts + [f'offset={self.offset}'] * (self.offset is not None))
 
+    def __prepare_scriptable__(self) -> NoReturn:
+        raise unscriptable(self)
+
     def config(self) -> dict[str, Any]:
         """The arguments that rebuild this module, as JSON-able data; the formula keeps the order of the weights."""
-        from syno_nni.operator.formula import to_text
         return {'formula': to_text(self.op), 'sizes': dict(self.sizes), 'stride': list(self.stride),
                 'input_size': list(self.input_size), 'bias': self.bias is not None, 'layout': self.layout,
                 **({} if self.offset is None else {'offset': list(self.offset)}),
@@ -239,8 +249,6 @@ def ways_to_stride(op: Operator, slot: Slot) -> dict[str, float]:
     Raises:
         SlotError: the operator does not fit the slot.
     """
-    from syno_nni.plan.machine import Machine
-    from syno_nni.plan.optimize import estimated_cost
     machine = Machine()
     passed = 4 * slot.sizes.get('N', 1) * slot.sizes['C_in'] * math.prod(slot.input_size)
     pooling = machine.call + passed / machine.copy
@@ -305,7 +313,7 @@ def _fitted(op: Operator, sizes: Mapping[str, int], layout: str) -> tuple[Operat
     # A square slot has one height for both axes; a map is also a sequence of positions.
     if 'H' in given:
         given.setdefault('W', given['H'])
-    if layout == 'NCHW':
+    if axes_of is Layout.NCHW:
         given.setdefault('T', given['H'] * given['W'])
     given.setdefault('T', given.get('L', 1))
     given.setdefault('L', given['T'])

@@ -29,6 +29,16 @@ class Layout(Enum):
         except KeyError:
             raise SlotError(f'unknown layout {name!r}: choose from {", ".join(Layout.__members__)}') from None
 
+    @staticmethod
+    def of_linear(dimensions: int) -> Layout:
+        """The layout of a linear layer whose input has so many dimensions, batch included."""
+        return {2: Layout.NC, 3: Layout.NTC, 4: Layout.NHWC}.get(dimensions, Layout.C)
+
+    @staticmethod
+    def of_convolution(axes: int) -> Layout:
+        """The layout of a convolution over one axis or two."""
+        return Layout.NCL if axes == 1 else Layout.NCHW
+
     @property
     def roles(self) -> str:
         return self.value
@@ -41,6 +51,10 @@ class Layout(Enum):
     @property
     def channels_first(self) -> bool:
         return self in (Layout.NCHW, Layout.NCL)
+
+    def channel_axis(self, dimensions: int) -> int:
+        """Which of so many dimensions, batch included, is that of the channels."""
+        return 1 if self.channels_first else dimensions - 1
 
     def axes(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The extents of a slot's axes beside batch and channels, behind its stride; tokens as one axis."""

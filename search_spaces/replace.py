@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,7 +29,10 @@ def replace_layer(model: nn.Module, names: Sequence[str], module: nn.Module) -> 
         take_over(model.get_submodule(names[0]), module)
     for name in names:
         parent, _, child = name.rpartition('.')
-        setattr(model.get_submodule(parent), child, module)
+        holder: Any = model.get_submodule(parent)
+        setattr(holder, child, module)
+        if child == '_orig_mod' and hasattr(holder, '_initialize'):
+            holder._initialize()  # of torch.compile, which calls the layer that it was made for
     if 'timm' in sys.modules:
         # One node in timm's fx graphs (feature extraction): nothing inside a slot is a feature of the model.
         from timm.layers import register_notrace_module

@@ -31,6 +31,7 @@ from torch import nn
 from syno_nni.errors import SlotError
 from syno_nni.text import did_you_mean as closest
 
+from .layout import Layout
 from .trace import Example, LayerTrace, trace, unwrapped
 from .what_it_computes import why_not_affine, why_not_alone
 
@@ -154,14 +155,16 @@ def survey(model: nn.Module, example_input: Example = None, min_map: int = MIN_S
     model = unwrapped(model)
     run = trace(model, example_input)
     fused = _inside_fused_modules(model)
+    # Layers that a model drops at random need not have run together.
+    whole = max(run.macs, sum(_macs(layer, run.batch) for layer in run.layers), 1)
     found: list[Slot | Excluded] = []
     for layer in run.layers:
         try:
             slot = _slot_of(layer, run.batch, fused, min_map)
-            found.append(replace(slot, share=slot.macs / max(run.macs, 1), example=example_input))
+            found.append(replace(slot, share=slot.macs / whole, example=example_input))
         except _Unfit as reason:
             macs = _macs(layer, run.batch)
-            found.append(Excluded(layer.name, str(reason), _kind(layer.module), macs, macs / max(run.macs, 1),
+            found.append(Excluded(layer.name, str(reason), _kind(layer.module), macs, macs / whole,
                                   type(layer.module).__name__))
     return found
 
@@ -270,6 +273,8 @@ def _slot_of(layer: LayerTrace, batch: int, fused: Mapping[nn.Module, str], min_
         raise _Unfit(layer.odd_call)
     if layer.outside_use:
         raise _Unfit(f'its weight is also used outside this layer, by {layer.outside_use}')
+    if not layer.inputs and layer.runs > 1:
+        raise _Unfit(f'none of {layer.runs} runs of the model, which draws random numbers, called it on this input')
     if not layer.inputs:
         raise _Unfit('it runs in training only' if layer.in_training else 'it does not run on this input')
     if layer.in_training is False:
@@ -284,7 +289,7 @@ def _slot_of(layer: LayerTrace, batch: int, fused: Mapping[nn.Module, str], min_
     shape = layer.inputs[0]
     stride: tuple[int, ...]
     if isinstance(module, nn.Linear):
-        sizes, layout, stride = _linear_sizes(module, shape, batch), _LINEAR_LAYOUTS.get(len(shape), 'C'), ()
+        sizes, layout, stride = _linear_sizes(module, shape, batch), Layout.of_linear(len(shape)), ()
     else:
         sizes, layout, stride = _convolution_sizes(module, shape, layer.outputs[0], batch)
     if _kind(module) == 'depthwise' and module.in_channels == module.out_channels:
@@ -298,11 +303,8 @@ def _slot_of(layer: LayerTrace, batch: int, fused: Mapping[nn.Module, str], min_
         params=sum(p.numel() for p in module.parameters()), stride=stride,
         offset=first_middle(module, shape, layer.outputs[0]) if stride else (), bias=module.bias is not None,
         module_type=type(module).__name__, kernel=tuple(getattr(module, 'kernel_size', ())),
-        groups=getattr(module, 'groups', 1), layout=layout, calls=len(layer.inputs),
+        groups=getattr(module, 'groups', 1), layout=layout.name, calls=len(layer.inputs),
         input_size=() if isinstance(module, nn.Linear) else shape[2:], aliases=tuple(layer.names[1:]))
-
-
-_LINEAR_LAYOUTS = {2: 'NC', 3: 'NTC', 4: 'NHWC'}
 
 
 def _linear_sizes(module: nn.Linear, shape: tuple[int, ...], batch: int) -> dict[str, int]:
@@ -320,7 +322,7 @@ def _linear_sizes(module: nn.Linear, shape: tuple[int, ...], batch: int) -> dict
 
 
 def _convolution_sizes(module: nn.Conv1d | nn.Conv2d, shape: tuple[int, ...], out: tuple[int, ...], batch: int,
-                       ) -> tuple[dict[str, int], str, tuple[int, ...]]:
+                       ) -> tuple[dict[str, int], Layout, tuple[int, ...]]:
     axes = len(module.kernel_size)
     if len(shape) != axes + 2:
         raise _Unfit(f'its input has no batch axis: shape {shape}')
@@ -332,7 +334,7 @@ def _convolution_sizes(module: nn.Conv1d | nn.Conv2d, shape: tuple[int, ...], ou
         raise _Unfit(f"its padding is not 'same': {_by(shape[2:])} becomes {_by(out[2:])} instead of {_by(want)}")
     sizes = {'N': _per_sample(shape, batch), 'C_in': module.in_channels, 'C_out': module.out_channels}
     sizes |= dict(zip(('L',) if axes == 1 else ('H', 'W'), want, strict=True))
-    return sizes, 'NCL' if axes == 1 else 'NCHW', stride if max(stride) > 1 else ()
+    return sizes, Layout.of_convolution(axes), stride if max(stride) > 1 else ()
 
 
 def first_middle(module: Any, shape: tuple[int, ...], out: tuple[int, ...]) -> tuple[int, ...]:

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import copy
 import logging
-import random
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -28,6 +26,8 @@ from syno_nni.errors import SlotError
 from syno_nni.modes import evaluating
 from syno_nni.nested import tensors
 from syno_nni.text import cell
+
+from .draws import RUNS, drawing
 
 _log = logging.getLogger(__name__)
 
@@ -44,8 +44,9 @@ class LayerTrace:
     ``inputs`` and ``outputs`` hold one shape per call in evaluation mode, ``in_training`` tells whether training mode
     called it (None when the model could not run in training mode), ``outside_use`` names a function that used its
     weight outside its own forward, and ``is_output`` tells whether the model returns its result unchanged.
-    ``odd_call`` says in words what was unlike one tensor in and one tensor out, and ``sample`` is its first input
-    (kept only of layers whose class has a forward of its own).
+    ``odd_call`` says in words what was unlike one tensor in and one tensor out, ``sample`` is its first input
+    (kept only of layers whose class has a forward of its own), and ``runs`` is how many runs in evaluation mode there were
+    until one called it: several in a model that draws random numbers.
     """
     names: list[str]
     module: nn.Module
@@ -56,6 +57,7 @@ class LayerTrace:
     in_training: bool | None = None
     outside_use: str | None = None
     is_output: bool = False
+    runs: int = 0
 
     @property
     def name(self) -> str:
@@ -126,12 +128,10 @@ def trace(model: nn.Module, example_input: Example = None, *, training: bool = T
     if batch < 1:
         raise SlotError('the example input holds no sample: its batch axis is 0; pass at least one')
     layers = _layers_of(model)
-    counter = _FlopCounter()
-    with keep_random_state(), evaluating(model), keep_buffers(model), counter:
-        _run(model, layers, args, kwargs, record=True)
+    flops = _trace_evaluation(model, layers, args, kwargs)
     if training:
         _trace_training(model, layers, args, kwargs)
-    return ModelTrace(list(layers.values()), batch, counter.flops // 2 // batch)
+    return ModelTrace(list(layers.values()), batch, flops // 2 // batch)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -165,7 +165,26 @@ def _layers_of(model: nn.Module) -> dict[nn.Module, LayerTrace]:
     return layers
 
 
-_TRAINING_RUNS = 8
+def _trace_evaluation(model: nn.Module, layers: dict[nn.Module, LayerTrace], args: tuple, kwargs: dict) -> int:
+    """Fill ``layers`` from a run in evaluation mode; return its floating-point operations.
+
+    A model that draws random numbers may have dropped the layers that it did not call: it runs a few more times, and a layer
+    is what the first run shows that calls it.
+    """
+    most = 0
+    for number in range(RUNS):
+        seen, counter = _layers_of(model), _FlopCounter()
+        with drawing(number, model) as drawn, evaluating(model), keep_buffers(model), counter:
+            _run(model, seen, args, kwargs, record=True)
+        most = max(most, counter.flops)
+        for layer, now in zip(layers.values(), seen.values(), strict=True):
+            if not layer.inputs:
+                layer.inputs, layer.outputs, layer.sample, layer.runs = now.inputs, now.outputs, now.sample, number + 1
+            layer.odd_call, layer.outside_use = layer.odd_call or now.odd_call, layer.outside_use or now.outside_use
+            layer.is_output |= now.is_output
+        if not drawn.any or all(layer.inputs for layer in layers.values()):
+            break
+    return most
 
 
 def _trace_training(model: nn.Module, layers: dict[nn.Module, LayerTrace], args: tuple, kwargs: dict) -> None:
@@ -185,10 +204,10 @@ def _trace_training(model: nn.Module, layers: dict[nn.Module, LayerTrace], args:
         runs: list[frozenset[int]] = []
         wanted = {n for n, layer in enumerate(layers.values()) if layer.inputs}
         try:
-            for number in range(_TRAINING_RUNS):
+            for number in range(RUNS):
                 for seen in by_name.values():
                     seen.in_training = None
-                with keep_random_state(seed=number), _Extremes(number), keep_buffers(model):
+                with drawing(number, model, twin), keep_buffers(model):
                     _run(twin, by_name, args, kwargs, record=False)
                 runs.append(frozenset(n for n, seen in enumerate(by_name.values()) if seen.in_training))
                 if wanted <= frozenset.union(*runs):
@@ -295,21 +314,6 @@ def eagerly(model: nn.Module) -> Iterator[None]:
         yield
 
 
-class _Extremes(TorchFunctionMode):
-    """Runs 1 and 2 get random numbers at either end of [0, 1], so that ``rand() < p`` takes both branches."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self._value = {1: 0.0, 2: 1.0 - 2.0 ** -8}.get(number)
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if self._value is not None and getattr(func, '__name__', '') in ('rand', 'rand_like', 'uniform_', 'bernoulli',
-                                                                         'bernoulli_'):
-            result.fill_(self._value if 'bernoulli' not in func.__name__ else round(self._value))
-        return result
-
-
 class _FlopCounter(TorchDispatchMode):
     """Sums what convolutions, matrix products and fused attention compute (torch's FlopCounterMode needs gradients)."""
 
@@ -335,7 +339,9 @@ class _OutsideUse(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         name = getattr(func, '__name__', str(func))
-        # Reading a property of the weight (its dtype, device or shape) computes nothing with it.
+        if name == '__get__':
+            name = getattr(func.__self__, '__name__', name)
+        # Of these an operator's weights have the same.
         if name not in _HARMLESS:
             for value in (*args, *(kwargs or {}).values()):
                 for owner in self._owners.get(id(value), ()):
@@ -344,7 +350,8 @@ class _OutsideUse(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-_HARMLESS = {'__get__', 'size', 'dim', 'is_floating_point', 'is_complex', 'numel', 'stride', '__hash__'}
+_HARMLESS = {'dtype', 'device', 'is_cuda', 'is_cpu', 'is_meta', 'is_mps', 'is_xpu', 'get_device', 'layout', 'is_sparse',
+             'is_quantized', 'requires_grad', 'is_leaf', 'is_floating_point', 'is_complex', '__hash__'}
 
 
 def _map_tensors(value: Any, change: Any) -> Any:
@@ -370,25 +377,6 @@ def _batch_of(args: tuple, kwargs: dict) -> int:
         if first is not None:
             return first.shape[0] if first.dim() else 1
     return 1
-
-
-@contextmanager
-def keep_random_state(seed: int | None = None) -> Iterator[None]:
-    """Whatever draws random numbers inside, those of torch, numpy and Python go on afterwards as if it had not.
-
-    ``seed`` seeds all three inside.
-    """
-    python, arrays = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
-            if seed is not None:
-                random.seed(seed)
-                np.random.seed(seed)
-                torch.manual_seed(seed)
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(arrays)
 
 
 @contextmanager

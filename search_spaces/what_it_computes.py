@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from syno_nni.modes import evaluating
 
-from .trace import LayerTrace, has_own_forward, keep_random_state
+from .draws import keep_random_state
+from .trace import LayerTrace, has_own_forward
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 """Relative; 16-bit types get more."""

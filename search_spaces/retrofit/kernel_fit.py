@@ -250,7 +250,9 @@ class KernelFits:
     # layers
     def _layer(self, name: str) -> tuple[Any, ...]:
         weight = self.modules[name].weight
-        return name, weight.data_ptr(), weight._version
+        # Tensors of inference mode do not count their changes.
+        version = float(weight.double().square().sum()) if weight.is_inference() else weight._version
+        return name, weight.data_ptr(), version
 
     def _kernel(self, name: str, where: Geometry) -> Tensor:
         """``[C_out, C_in, taps]``, in 32 bits at least."""
@@ -271,7 +273,7 @@ def problem_of(layer: Any, place: Place) -> Problem:
     roles = roles_of(c.size for c in place.op.inputs)
     where = geometry(layer, place)
     problem = build(*place.bound, where, roles)
-    if problem.all_count or not where.outputs or place.layout == 'C':
+    if problem.all_count or not where.outputs or Layout.named(place.layout) is Layout.C:
         return problem
     shapes = place.bound[0].weight_shapes(place.bound[1])
     for size in MAPS:

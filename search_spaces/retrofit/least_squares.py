@@ -46,7 +46,7 @@ def fit_weights(apply: FilledSlot, slot: FilledSlot, x: Tensor, target: Tensor, 
             fixed = {'bias': torch.zeros_like(slot.bias)}
 
     # Moving axes and adding a bias of nothing is skipped where the operator has the layer's axes.
-    plain = apply.layout != 'C' and apply.pool is None and apply.offset is None and apply.same_axes
+    plain = Layout.named(apply.layout) is not Layout.C and apply.pool is None and apply.offset is None and apply.same_axes
     program = apply.layer.plan.program
 
     def run(name: str, weight: Tensor) -> Tensor:

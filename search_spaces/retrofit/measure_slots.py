@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from syno_nni.errors import SlotError
+from syno_nni.measure.latency import measure_pair
 from syno_nni.modes import evaluating
 from syno_nni.operator import Operator
 from syno_nni.search_spaces.coefficients import fitting, unfit
@@ -154,6 +155,5 @@ def _shape_key(slot: Slot) -> tuple[Any, ...]:
 
 
 def _interleaved(candidate: nn.Module, baseline: nn.Module, example: Tensor) -> tuple[float, float]:
-    from syno_nni.measure.latency import measure_pair
     pair = measure_pair(candidate, baseline, example, seconds=0.5)
     return pair.baseline.median_ms, pair.speedup

@@ -23,10 +23,11 @@ from syno_nni.errors import SlotError, SynoError
 from syno_nni.modes import evaluating, with_gradients
 from syno_nni.operator import Operator
 from syno_nni.search_spaces.coefficients import Fit, as_bound, fitting
+from syno_nni.search_spaces.draws import RUNS, drawing
 from syno_nni.search_spaces.filled_slot import FilledSlot
 from syno_nni.search_spaces.replace import replace_layer
 from syno_nni.search_spaces.slots import KINDS, Excluded, Slot, choose, did_you_mean, survey
-from syno_nni.search_spaces.trace import LAYERS, Example, example_of, keep_buffers, keep_random_state, unwrapped
+from syno_nni.search_spaces.trace import LAYERS, Example, eagerly, example_of, keep_buffers, unwrapped
 
 FORMAT = 1
 """Version of what :func:`slot_config` writes."""
@@ -80,20 +81,36 @@ def retrofit(model: nn.Module, op_or_mapping: Fillings, example_input: Example =
     filling = assign(mapping, slots, excluded, on_misfit=on_misfit, fit=fit) if slots or '*' not in mapping else {}
     if not filling:
         raise SlotError(_nothing_filled(model, mapping, slots, excluded, fit))
-    result = copy.deepcopy(model)
-    replaced: dict[str, weakref.ref[nn.Module]] = {}
-    for slot in slots:
-        if slot.name in filling:
-            replaced[slot.name] = weakref.ref(result.get_submodule(slot.name))
-            op = filling[slot.name]
-            replace_layer(result, (slot.name, *slot.aliases), FilledSlot.of(op, fit(op, slot)))
-    if example_input is not None:
-        declare_input(result, example_input)
-    if check:
-        check_retrofit(model, result, example_input)
-    else:
-        _check_let_go(replaced)
-    return result
+    while True:
+        result = copy.deepcopy(model)
+        replaced: dict[str, weakref.ref[nn.Module]] = {}
+        for slot in slots:
+            if slot.name in filling:
+                replaced[slot.name] = weakref.ref(result.get_submodule(slot.name))
+                op = filling[slot.name]
+                replace_layer(result, (slot.name, *slot.aliases), FilledSlot.of(op, fit(op, slot)))
+        if example_input is not None:
+            declare_input(result, example_input)
+        if not check:
+            _check_let_go(replaced)
+            return result
+        try:
+            check_retrofit(model, result, example_input)
+        except ReadsLayer as error:
+            del filling[error.slot]
+            if on_misfit == 'error' or not filling:
+                raise
+        else:
+            return result
+
+
+class ReadsLayer(SlotError):
+    """The code of a model asks the layer in a slot for something that an operator does not have."""
+
+    def __init__(self, slot: str, attribute: str) -> None:
+        super().__init__(f'the code of the model reads {slot}.{attribute}, which no operator has; keep this layer, by name '
+                         "in the mapping ('keep') or with on_misfit='keep'")
+        self.slot = slot
 
 
 def assign(mapping: Mapping[str, Operator | None], slots: Sequence[Slot], excluded: Sequence[Excluded] = (), *,
@@ -134,28 +151,35 @@ def check_retrofit(model: nn.Module, result: nn.Module, example_input: Example =
     slots = filled_slots(result)
     called: set[nn.Module] = set()
     originals: dict[str, nn.Module] = {name: m for name, m in model.named_modules() if name in slots}
-    handles = [m.register_forward_hook(lambda m, *_: called.add(m)) for m in (*slots.values(), *originals.values())]
-    try:
-        with torch.no_grad(), keep_random_state(), evaluating(model, result), keep_buffers(model, result):
-            want, got = model(*args, **kwargs), None
-            called.clear()
+    with torch.no_grad(), evaluating(model, result), keep_buffers(model, result), eagerly(model), eagerly(result):
+        # As often as the search for slots: a model may drop layers at random.
+        for number in range(RUNS):
+            with drawing(number, model, result):
+                want = model(*args, **kwargs)
+            handles = [m.register_forward_hook(lambda m, *_: called.add(m)) for m in (*slots.values(), *originals.values())]
             try:
-                got = result(*args, **kwargs)
+                with drawing(number, model, result) as drawn:
+                    got = result(*args, **kwargs)
             except SynoError:
                 raise
             except Exception as error:
+                read = next((name for name, m in slots.items() if getattr(error, 'obj', None) is m), None)
+                if read is not None and isinstance(error, AttributeError):
+                    raise ReadsLayer(read, error.name) from error
                 raise SlotError(f'the retrofitted {type(model).__name__} does not run ({type(error).__name__}: '
                                 f'{error}); its code may use a replaced layer other than by calling it') from error
-    finally:
-        for handle in handles:
-            handle.remove()
+            finally:
+                for handle in handles:
+                    handle.remove()
+            if isinstance(want, torch.Tensor) and (not isinstance(got, torch.Tensor) or got.shape != want.shape):
+                raise SlotError(f'the retrofitted model returns {getattr(got, "shape", type(got).__name__)} '
+                                f'instead of {want.shape}')
+            if not drawn.any or called.issuperset(slots.values()):
+                break
     # A closure is not copied with the model, so it may go on calling the original's layer.
     lost = next((n for n, m in slots.items() if m not in called or originals.get(n) in called), None)
     if lost is not None:
         raise SlotError(_HELD.format(lost))
-    if isinstance(want, torch.Tensor) and (not isinstance(got, torch.Tensor) or got.shape != want.shape):
-        raise SlotError(f'the retrofitted model returns {getattr(got, "shape", type(got).__name__)} '
-                        f'instead of {want.shape}')
 
 
 _HELD = 'the model holds {} also outside its registered modules, so it cannot be replaced; keep this layer'

@@ -13,7 +13,9 @@ noise has of it, more than smooth activations have. With data it is that on ever
 """
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,8 +24,10 @@ from torch import Tensor, nn
 from syno_nni.errors import SlotError
 from syno_nni.modes import evaluating, with_gradients, without_autocast
 from syno_nni.nested import tensors
+from syno_nni.search_spaces.draws import RUNS, drawing, keep_random_state
 from syno_nni.search_spaces.filled_slot import FilledSlot
-from syno_nni.search_spaces.trace import keep_buffers, keep_random_state, unwrapped
+from syno_nni.search_spaces.layout import Layout
+from syno_nni.search_spaces.trace import keep_buffers, unwrapped
 
 from .batches import arguments_of, call
 from .kernel_fit import ITERATIONS, SWEEPS, KernelFits
@@ -107,7 +111,8 @@ def fit_activations(original: nn.Module, result: nn.Module, inputs: Sequence[Any
 def recalibrate_batch_norm(model: nn.Module, inputs: Iterable[Any]) -> None:
     """Replace the running statistics of batch normalisation by those of ``inputs`` (batches as in :func:`warm_start`).
 
-    Those that a model in training mode holds in evaluation mode are frozen, and stay as they are.
+    Those that a model in training mode holds in evaluation mode are frozen, and stay as they are; so do those that it does not
+    call on the inputs (auxiliary heads, layers that it drops at random).
     """
     mode = unwrapped(model).training
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
@@ -115,7 +120,8 @@ def recalibrate_batch_norm(model: nn.Module, inputs: Iterable[Any]) -> None:
     if not norms:
         return
     momenta = {m: m.momentum for m in norms}
-    with evaluating(model), keep_random_state():
+    before = {m: [(b, b.clone()) for b in m.buffers(recurse=False)] for m in norms}
+    with evaluating(model), keep_random_state(seed=0):
         try:
             for norm in norms:
                 norm.reset_running_stats()
@@ -127,6 +133,9 @@ def recalibrate_batch_norm(model: nn.Module, inputs: Iterable[Any]) -> None:
         finally:
             for norm, momentum in momenta.items():
                 norm.momentum = momentum
+                if not norm.num_batches_tracked:
+                    for buffer, value in before[norm]:
+                        buffer.copy_(value)
 
 
 # --- activations -----------------------------------------------------------------------------------------------------
@@ -135,7 +144,7 @@ def _fit_bias(slot: FilledSlot, x: Tensor, target: Tensor) -> None:
     """Move the bias by the mean residual of each channel."""
     with torch.no_grad():
         residual = target - slot(x)
-        channel = 1 if slot.layout.startswith('NC') else residual.dim() - 1
+        channel = Layout.named(slot.layout).channel_axis(residual.dim())
         slot.bias += residual.mean(dim=[d for d in range(residual.dim()) if d != channel])
 
 
@@ -151,7 +160,7 @@ def _held_out(samples: int) -> Tensor:
     return torch.arange(samples) % step == step - 1
 
 
-def _samples(original: nn.Module, old: nn.Module, result: nn.Module, new: nn.Module, inputs: Sequence[Any], calls: int,
+def _samples(original: nn.Module, old: nn.Module, result: nn.Module, new: nn.Module, inputs: Sequence[Any], calls: _Calls,
              ) -> tuple[Tensor, Tensor]:
     """Inputs of the slot and outputs of the layer, all calls of all batches in a row.
 
@@ -159,18 +168,25 @@ def _samples(original: nn.Module, old: nn.Module, result: nn.Module, new: nn.Mod
     """
     fed, wanted = [], []
     for batch in inputs:
-        pairs = _capture(original, old, batch, calls)
-        first = _capture(result, new, batch, 1)[0][0]
+        pairs = _capture(original, old, batch, calls.count, calls.run)
+        first = _capture(result, new, batch, 1, calls.run)[0][0]
         fed += [first, *[x for x, _ in pairs[1:]]]
         wanted += [y for _, y in pairs]
     return torch.cat(fed), torch.cat(wanted)
+
+
+@dataclass(frozen=True)
+class _Calls:
+    """How often a model calls a slot, and in which run: other runs of a model that draws random numbers may leave it out."""
+    count: int
+    run: int
 
 
 class _Reached(Exception):
     """The calls that were wanted are over."""
 
 
-def _capture(model: nn.Module, module: nn.Module, batch: Any, calls: int) -> list[tuple[Tensor, Tensor]]:
+def _capture(model: nn.Module, module: nn.Module, batch: Any, calls: int, run: int = 0) -> list[tuple[Tensor, Tensor]]:
     """Input and output of the first ``calls`` calls of ``module`` when the model runs on ``batch``; the run stops there."""
     seen: list[tuple[Tensor, Tensor]] = []
 
@@ -182,7 +198,7 @@ def _capture(model: nn.Module, module: nn.Module, batch: Any, calls: int) -> lis
 
     handle = module.register_forward_hook(keep, with_kwargs=True)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), drawing(run, model):
             call(model, batch)
     except _Reached:
         return seen
@@ -192,17 +208,23 @@ def _capture(model: nn.Module, module: nn.Module, batch: Any, calls: int) -> lis
                     f'{calls} times')
 
 
-def _running_order(model: nn.Module, batch: Any, pairs: dict[str, Any]) -> dict[str, int]:
-    """How often the model calls each slot, in the order of the first calls."""
-    order: dict[str, int] = {}
-    handles = [slot.register_forward_pre_hook(lambda *_, name=name: order.update({name: order.get(name, 0) + 1}))
-               for name, (_, slot) in pairs.items()]
-    try:
-        with torch.no_grad():
-            call(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+def _running_order(model: nn.Module, batch: Any, pairs: dict[str, Any]) -> dict[str, _Calls]:
+    """How the model calls each slot, in the order of the first calls."""
+    order: dict[str, _Calls] = {}
+    for run in range(RUNS):
+        counts: Counter[str] = Counter()
+        handles = [slot.register_forward_pre_hook(lambda *_, name=name, counts=counts: counts.update([name]))
+                   for name, (_, slot) in pairs.items()]
+        try:
+            with torch.no_grad(), drawing(run, model) as drawn:
+                call(model, batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for name, count in counts.items():
+            order.setdefault(name, _Calls(count, run))
+        if not drawn.any or len(order) == len(pairs):
+            break
     return order
 
 

@@ -39,7 +39,10 @@ FASHION_MNIST_PATHS = ('/usr/share/datasets/fashion-mnist', '~/.cache/fashion-mn
 _RESIZE_FROM = 1.5
 """Enlarging by less than this pads with black instead, which keeps the pixels."""
 _TEST_SEED = 0
+_FEWEST = 7
+"""With so many images, each split of a folder has one."""
 _VAL_FOLDERS = ('val', 'valid', 'validation')
+_SPLIT_NAMES = {'train', 'training', 'test', 'testing', 'dev', *_VAL_FOLDERS}
 
 
 def load_data(config: DataConfig, code: str | Path | None = None) -> Splits:
@@ -60,17 +63,13 @@ def load_data(config: DataConfig, code: str | Path | None = None) -> Splits:
 def _known(config: DataConfig) -> Splits:
     match config.name:
         case 'digits':
-            splits = _digits(config)
+            return _digits(config)
         case 'fashion-mnist':
-            splits = _fashion_mnist(config)
+            return _fashion_mnist(config)
         case 'imagefolder':
-            splits = _image_folder(config)
+            return _image_folder(config)
         case _:
-            splits = _cifar(config)
-    if splits.num_classes < 2:
-        raise DataError(f'{splits.source}: there is one class only, and a classifier needs at least two; put the images '
-                        'of each class into a folder of its own')
-    return splits
+            return _cifar(config)
 
 
 class ImageArray(Dataset):
@@ -205,12 +204,20 @@ def _image_folder(config: DataConfig) -> Splits:
     root = Path(config.path or '.').expanduser()
     if not is_directory(root):
         raise DataError(f'no image folder {root}: set data.path to a folder with one folder of images per class')
-    source = f'images in {root}'
-    if not (root / 'train').is_dir():
-        whole = ClassFolder(root, config)
+    source, divided = f'images in {root}', (root / 'train').is_dir()
+    whole = ClassFolder(root / 'train' if divided else root, config)
+    if not divided and all(name.lower() in _SPLIT_NAMES for name in whole.classes):
+        raise DataError(f'{source}: the folders {", ".join(whole.classes)} would be classes, and look like splits; name them '
+                        'train, val and test')
+    if len(whole.classes) < 2:
+        raise DataError(f'{source}: there is one class only, and a classifier needs at least two; put the images of each class '
+                        'into a folder of its own')
+    if not divided:
+        if len(whole) < _FEWEST:
+            raise DataError(f'{source}: {len(whole)} images are too few to be divided into training, validation and test '
+                            f'images; wanted at least {_FEWEST}, and many more to learn from')
         rest, test = _carve(np.array(whole.targets), len(whole) * 3 // 20, _TEST_SEED)
         return _folder_splits(whole, rest, Subset(whole, test.tolist()), config, source)
-    whole = ClassFolder(root / 'train', config)
     val, test_folder = (next((root / n for n in names if (root / n).is_dir()), None) for names in (_VAL_FOLDERS, ('test',)))
     held_out = test_folder or val
     if held_out is None:
@@ -226,7 +233,7 @@ def _image_folder(config: DataConfig) -> Splits:
 
 def _folder_splits(whole: ClassFolder, rest: np.ndarray, test: Dataset, config: DataConfig, source: str) -> Splits:
     """Training and validation images from ``rest`` of a folder."""
-    train, val = _train_and_val(np.array(whole.targets)[rest], config)
+    train, val = _train_and_val(np.array(whole.targets)[rest], config, source)
     return Splits(Subset(whole, rest[train].tolist()), Subset(whole, rest[val].tolist()), test, len(whole.classes),
                   config.channels, config.image_size, source)
 
@@ -236,7 +243,7 @@ def _folder_splits(whole: ClassFolder, rest: np.ndarray, test: Dataset, config: 
 def _array_splits(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], config: DataConfig,
                   source: str, num_classes: int = 10) -> Splits:
     images, labels = train
-    chosen, held_out = _train_and_val(labels, config)
+    chosen, held_out = _train_and_val(labels, config, source)
     sample = images[chosen].astype(np.float32) / 255
     if config.channels == 1:
         sample = sample.mean(axis=1, keepdims=True)
@@ -247,13 +254,19 @@ def _array_splits(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, 
                   ImageArray(*test, config, statistics), num_classes, config.channels, config.image_size, source)
 
 
-def _train_and_val(labels: np.ndarray, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+def _train_and_val(labels: np.ndarray, config: DataConfig, source: str) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the training and validation images: ``valSamples`` (a sixth by default) are held out."""
-    held_out = config.val_samples or len(labels) // 6
-    wanted = config.train_samples or len(labels) - held_out
-    if held_out < 1 or held_out + wanted > len(labels):
-        raise DataError(f'data.trainSamples + data.valSamples = {wanted} + {held_out}, but there are only '
-                        f'{len(labels)} images to train and validate with')
+    total = len(labels)
+    held_out = config.val_samples or total // 6
+    if held_out < 1:
+        raise DataError(f'{source}: {total} images are too few to be divided into training and validation images; wanted at '
+                        'least 6, and many more to learn from')
+    wanted = config.train_samples or max(total - held_out, 1)
+    if held_out + wanted > total:
+        asked = [f'data.trainSamples = {wanted}'] * bool(config.train_samples)
+        asked += [f'data.valSamples = {held_out}'] if config.val_samples else [f'{held_out} to validate with (a sixth)']
+        raise DataError(f'{source}: wanted {" and ".join(asked)}, but there are only {total} images to train and validate '
+                        'with; ask for fewer')
     train, val = _carve(labels, held_out, config.seed)
     return train[:wanted], val
 

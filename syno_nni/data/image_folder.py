@@ -25,6 +25,9 @@ from .config import DataConfig
 _STATISTICS = {1: ((0.449,), (0.226,)), 3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
 _HIDDEN = ('.', '_', '@')
 # Folders of notebooks, archives and file servers: .ipynb_checkpoints, __MACOSX, @eaDir.
+_UNREAD = {'.arw', '.avif', '.cr2', '.dcm', '.dng', '.exr', '.heic', '.heif', '.ico', '.jxl', '.nef', '.npy', '.psd', '.svg',
+           '.tga'}
+# Images of other kinds, unless Pillow reads them here.
 _WIDEST = 2 ** 16 - 1
 
 
@@ -70,6 +73,17 @@ class ClassFolder(ImageFolder):
             raise FileNotFoundError(f'no image in {", ".join(missing[:5])}; known are files that end in '
                                     f'{", ".join(sorted(_extensions()))}')
         return found
+
+
+def unused(folder: ClassFolder) -> list[str]:
+    """What lies in the folder and is no image that is read, but probably meant to be one: a line for each kind."""
+    root, kinds = Path(folder.root), _UNREAD - _extensions()
+    seen = [p for name in folder.classes for p in Path(root, name).rglob('*')
+            if p.suffix.lower() in kinds and not p.name.startswith('.')]
+    beside = [p for p in root.iterdir() if _is_image(str(p)) and p.is_file()]
+    lines = [f'{len(seen)} files are not read, such as {min(seen)}: save them as PNG or JPEG'] if seen else []
+    return lines + ([f'{len(beside)} images lie beside the folders of classes and are not used, such as {min(beside)}']
+                    if beside else [])
 
 
 def _extensions() -> set[str]:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from syno_nni.errors import DataError
 
 from .datasets import ImageArray, Splits
-from .image_folder import ClassFolder, open_image
+from .image_folder import ClassFolder, open_image, unused
 from .own import labels_of
 
 _DECODED = 3000
@@ -53,6 +53,8 @@ def inspect(splits: Splits) -> list[str]:
         if not len(part.labels):
             raise DataError(f'{splits.source}: the {name} split is empty')
         notes += _check_labels(splits, name, part)
+    folders = {id(base): base for base, _ in (_unwrapped(part.dataset) for part in parts.values())}
+    notes += [line for base in folders.values() if isinstance(base, ClassFolder) for line in unused(base)]
     _check_files(splits.source, [path for part in parts.values() for path in part.files])
     for name, part in parts.items():
         notes += _check_pixels(splits, name, part)
@@ -100,8 +102,8 @@ def _check_labels(splits: Splits, name: str, part: _Part) -> Iterator[str]:
     names = getattr(base, 'classes', None) or [str(i) for i in range(splits.num_classes)]
     absent = [names[i] for i in np.flatnonzero(counts == 0)]
     if absent and name == 'train' and len(labels) >= _ENOUGH * splits.num_classes:
-        raise DataError(f'{splits.source}: no image to train with of {_few(absent)}; give more images (data.trainSamples), '
-                        'or remove the class')
+        raise DataError(f'{splits.source}: no image to train with of {_few(absent)}; give it more images, or '
+                        'remove the class; where data.trainSamples is set, raise it')
     if absent:
         yield (f'the {name} split has no image of {_few(absent)}: ' + (
             'the model cannot learn these classes' if name == 'train' else 'accuracy says nothing about them'))

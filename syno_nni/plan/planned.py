@@ -9,11 +9,12 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
 
+from syno_nni.errors import GraphError
 from syno_nni.measure.work import Work
 from syno_nni.operator import Operator
 from syno_nni.operator.size import Binding
@@ -113,9 +114,23 @@ class PlannedLayer(nn.Module):
             return fn(tensor.reshape(-1)).reshape(tensor.shape) if tensor.dim() in (4, 5) else fn(tensor)
         return super()._apply(on_flat, recurse)
 
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What `torch.jit.script` calls first.
+
+        Raises:
+            GraphError: always; plans are data that TorchScript cannot read.
+        """
+        raise unscriptable(self)
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.__dict__.setdefault('other_plans', OrderedDict())  # a module pickled before layers had it
+
+
+def unscriptable(module: nn.Module) -> GraphError:
+    """The error for `torch.jit.script`."""
+    return GraphError(f'torch.jit.script cannot read {type(module).__name__}, whose calls are planned for the sizes of its '
+                      'input; use torch.jit.trace(model, example), torch.export.export or ONNX instead')
 
 
 def as_leaf(module: nn.Module, *args: Any) -> Any:

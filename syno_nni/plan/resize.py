@@ -32,10 +32,11 @@ def resized(op: Operator, sizes: Binding, shape: Sequence[int]) -> tuple[Operato
         GraphError: the input has another number of dimensions, or another size where the weights fix it.
         SizeError: the formula does not allow the size; names those nearest to it that it does.
     """
+    given = _given(op, sizes, shape)
     if len(shape) != len(op.inputs):
-        raise GraphError(f'{_given(op, sizes, shape)}: wanted {len(op.inputs)} dimensions, not {len(shape)}')
+        raise GraphError(f'{given}: wanted {len(op.inputs)} dimensions, not {len(shape)}')
     if any(n < 1 for n in shape[free_batch(op) is not None:]):
-        raise SizeError(f'{_given(op, sizes, shape)}: a dimension without elements')
+        raise SizeError(f'{given}: a dimension without elements')
     found = _solve(op, sizes, shape)
     sides = [n for c, n in zip(op.inputs, shape, strict=True) if c.size.exponent('H')]
     if found is None and 'W' not in op.variables and len(sides) == 2 and sides[0] != sides[1]:
@@ -43,12 +44,12 @@ def resized(op: Operator, sizes: Binding, shape: Sequence[int]) -> tuple[Operato
         found = _solve(op, {**sizes, 'W': sizes['H']}, shape)
     if found is None:
         free = ', '.join(sorted(followers(op))) or 'none'
-        raise GraphError(f'{_given(op, sizes, shape)}; build the layer for the sizes it will see (sizes that may change '
+        raise GraphError(f'{given}; build the layer for the sizes it will see (sizes that may change '
                          f'here, as no weight depends on them: {free})')
     try:
         op.check_sizes(found)
     except SizeError as error:
-        raise SizeError(f'{_given(op, sizes, shape)}: {error}{_nearest(op, found)}') from None
+        raise SizeError(f'{given}: {error}{_nearest(op, found)}') from None
     return op, found
 
 

@@ -20,6 +20,7 @@ from pydantic.alias_generators import to_camel, to_snake
 from syno_nni.data.config import DataConfig
 from syno_nni.errors import ConfigError, SynoError
 from syno_nni.files import show_path
+from syno_nni.measure import RuntimeName
 from syno_nni.schema import (
     Count,
     Duration,
@@ -222,7 +223,7 @@ class LatencyConfig(Section):
 
     Candidate and original take turns for ``seconds``, at least ``minRounds`` times, after ``warmup`` calls of each.
     """
-    runtime: Literal['eager', 'inductor', 'onnx', 'openvino'] = 'eager'
+    runtime: RuntimeName = 'eager'
     threads: Annotated[Count, Field(le=4096)] = 1
     batch_size: Annotated[Count, Field(le=65536)] = 1
     image_size: Annotated[Count, Field(le=4096)] | None = None

@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import nn
 
-from syno_nni.errors import MeasureError, SlotError
+from syno_nni.errors import GraphError, MeasureError, SlotError
 from syno_nni.measure.latency import measure_pair
 from syno_nni.measure.onnx import export_onnx
 from syno_nni.measure.runtime import Rounds, Runtime, Timed
@@ -196,3 +196,17 @@ def test_quantized_layers_are_no_slots():
     assert find_slots(small, (2, 8), kinds='all') == ([], [])
     with pytest.raises(SlotError, match='has no slot'):
         retrofit(small, LINEAR, (2, 8))
+
+
+def test_scripting_says_what_to_use_instead():
+    """pytorch#42793's neighbours: ``torch.jit.script`` ended in a bare 'Unknown type annotation'; tracing works."""
+    model = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()).eval()
+    result = retrofit(model, classics.conv2d(), (1, 8, 8, 8))
+    before = dict(result.named_modules())
+    layer = result[0].layer
+    for module in (result, layer, layer.fuse()):
+        with pytest.raises(GraphError, match=r'torch.jit.trace\(model, example\)'):
+            torch.jit.script(module)
+    assert dict(result.named_modules()) == before
+    x = torch.randn(1, 8, 8, 8)
+    torch.testing.assert_close(torch.jit.trace(result, x)(x), result(x))

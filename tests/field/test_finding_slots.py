@@ -12,6 +12,7 @@ from torch.nn.utils import prune
 from syno_nni.errors import SlotError
 from syno_nni.operator import classics
 from syno_nni.search_spaces import filled_slots, find_slots, retrofit
+from syno_nni.search_spaces.retrofit.warm_start import fit_activations, warm_start
 
 SHAPE = (2, 8, 8, 8)
 
@@ -181,3 +182,132 @@ def test_the_caller_s_state_is_untouched():
     assert not model.blocks[1].conv.weight.requires_grad
     assert all(p.grad is None for p in model.parameters())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+class Always(Deep):
+    """The eight blocks, dropped at random in every mode, as by code that forgets to ask for the mode."""
+
+    def forward(self, x):
+        for block in self.blocks:
+            if not self.drop():
+                x = block(x)
+        return x
+
+
+class Holds(Always):
+    """The same with a generator of its own."""
+
+    def __init__(self, generator) -> None:
+        super().__init__(self.draw)
+        self.generator = generator
+
+    def draw(self) -> bool:
+        own = self.generator
+        return (float(torch.rand(1, generator=own)) if isinstance(own, torch.Generator) else own.random()) < 0.5
+
+
+@pytest.mark.parametrize('drop', [
+    lambda: torch.rand(1).item() < 0.5, lambda: torch.rand(()) < 0.99, lambda: random.random() < 0.5,
+    lambda: np.random.rand() < 0.5, lambda: torch.randint(0, 2, ()) == 0])
+def test_layers_that_are_dropped_in_evaluation_too_are_slots(drop):
+    """pytorch#42793, sibling: a draw that does not ask for the mode gave other slots, for untrue reasons, by seed."""
+    for seed in range(3):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        model = Always(drop).eval()
+        states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+        slots, excluded = find_slots(model, SHAPE)
+        assert [s.name for s in slots] == ALL and not excluded
+        assert sum(s.share for s in slots) <= 1 + 1e-9
+        assert torch.equal(torch.get_rng_state(), states[0])
+        assert (np.random.get_state()[1] == states[1]).all() and random.getstate() == states[2]
+
+
+def test_what_no_draw_reaches_has_a_true_reason():
+    for seed in range(2):
+        torch.manual_seed(seed)
+        slots, excluded = find_slots(Always(lambda: torch.randint(0, 9, ()) >= 0), SHAPE)
+        assert not slots and {e.reason for e in excluded} == {
+            'none of 8 runs of the model, which draws random numbers, called it on this input'}
+
+
+@pytest.mark.parametrize('make', [
+    lambda seed: torch.Generator().manual_seed(seed), random.Random, np.random.RandomState, np.random.default_rng])
+def test_generators_that_a_model_holds_are_left_as_they_were(make):
+    """pytorch#42793, sibling: a generator of the model's own."""
+    for seed in range(3):
+        model, twin = Holds(make(seed)).eval(), Holds(make(seed))
+        assert names(model) == ALL
+        assert [model.draw() for _ in range(20)] == [twin.draw() for _ in range(20)]
+
+
+def test_a_model_that_drops_layers_always_is_filled_and_fitted():
+    """pytorch#42793, sibling: 'held outside its registered modules' was said of layers that a draw had left out."""
+    model = Always(lambda: torch.rand(()) < 0.5).eval()
+    result = retrofit(model, classics.conv2d(), SHAPE)
+    assert list(filled_slots(result)) == ALL
+    errors = fit_activations(model, result, [torch.randn(16, *SHAPE[1:])])
+    assert sorted(errors) == ALL and max(errors.values()) < 1e-2
+    x = torch.randn(SHAPE)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        want = model(x)
+        torch.manual_seed(seed)
+        assert (result(x) - want).norm() < 0.1 * want.norm()
+
+
+def test_a_compiled_layer_is_filled_inside():
+    """timm#1566, sibling: ``net[0] = torch.compile(net[0])`` was a slot, and filling it failed for an untrue reason."""
+    net = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()).eval()
+    plain = [*net]
+    net[0] = torch.compile(net[0], backend='eager')
+    assert names(net) == ['0._orig_mod', '2']
+    for check in (True, False):
+        result = retrofit(net, classics.conv2d(), SHAPE, check=check)
+        assert list(filled_slots(result)) == ['0._orig_mod', '2']
+        warm_start(net, result)
+        x = torch.randn(SHAPE)
+        torch.testing.assert_close(result(x), nn.Sequential(*plain)(x), atol=1e-4, rtol=1e-4)
+    assert not filled_slots(net) and net[0]._orig_mod is plain[0]
+    with torch.no_grad():
+        for weight in result[0]._orig_mod.layer.weights:
+            weight.zero_()
+        assert not torch.allclose(result(x), net(x))
+
+
+class Reads(nn.Module):
+    """Two layers, of the first of which the code reads ``what``."""
+
+    def __init__(self, what) -> None:
+        super().__init__()
+        self.first, self.second, self.what = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), what
+
+    def forward(self, x):
+        self.what(self.first)
+        return self.second(self.first(x).relu()).relu()
+
+
+@pytest.mark.parametrize('what', [lambda layer: torch.zeros(1, dtype=layer.weight.dtype, device=layer.weight.device),
+                                  lambda layer: layer.weight.is_floating_point(), lambda layer: layer.out_channels])
+def test_asking_a_layer_for_its_type_and_device_is_no_use_of_its_weight(what):
+    """transformers' ``x.to(self.patch_embedding.weight.dtype)``: the whole retrofit failed, also with ``on_misfit='keep'``."""
+    result = retrofit(Reads(what).double(), classics.conv2d(), torch.randn(SHAPE).double())
+    assert list(filled_slots(result)) == ['first', 'second']
+    assert result.first.weight.dtype == torch.float64
+
+
+@pytest.mark.parametrize('what', [lambda layer: layer.weight.shape, lambda layer: layer.weight.size(0),
+                                  lambda layer: layer.weight.data, lambda layer: layer.weight.numel()])
+def test_shapes_and_values_of_a_weight_are_used_outside(what):
+    slots, excluded = find_slots(Reads(what), SHAPE)
+    assert [s.name for s in slots] == ['second'] and 'also used outside this layer' in excluded[0].reason
+
+
+def test_what_an_operator_does_not_have_keeps_one_layer():
+    """A model that reads ``kernel_size`` of its layer: the error did not say of which, and nothing helped."""
+    model = Reads(lambda layer: layer.kernel_size)
+    with pytest.raises(SlotError, match=r'reads first\.kernel_size, which no operator has'):
+        retrofit(model, classics.conv2d(), SHAPE)
+    assert list(filled_slots(retrofit(model, classics.conv2d(), SHAPE, on_misfit='keep'))) == ['second']
+    assert list(filled_slots(retrofit(model, {'*': classics.conv2d(), 'first': 'keep'}, SHAPE))) == ['second']

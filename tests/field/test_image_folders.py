@@ -205,3 +205,52 @@ def test_a_pipe_among_the_images_is_named(folder: Path) -> None:
 
 def test_embedded_data_are_sound() -> None:
     assert inspect(load_data(DataConfig(image_size=8))) == []
+
+
+def few(folder: Path, part: str, images: int) -> Path:
+    for n in range(images):
+        (folder / part / f'class{n % 2}').mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(24, 20, 3)).save(folder / part / f'class{n % 2}' / f'{n}.png')
+    return folder
+
+
+@pytest.mark.parametrize(('part', 'images', 'changes', 'words'), [
+    ('', 3, {}, '3 images are too few'), ('', 6, {}, '6 images are too few'), ('train', 4, {}, '4 images are too few'),
+    ('', 20, {'train_samples': 30}, 'wanted data.trainSamples = 30 and 2 to validate with .* only 17 images'),
+    ('', 20, {'val_samples': 17}, 'wanted data.valSamples = 17, but there are only 17 images'),
+])
+def test_too_few_images_are_told_without_options_that_nobody_set(tmp_path: Path, part: str, images: int, changes: dict,
+                                                                 words: str) -> None:
+    """AIDeveloper#60, sibling: a handful of images, said to be too few for a trainSamples that the user had not given."""
+    few(tmp_path, part, images)
+    if part:
+        few(tmp_path, 'test', 4)
+    with pytest.raises(DataError, match=words) as error:
+        load_data(config(tmp_path, **changes))
+    assert str(tmp_path) in str(error.value)
+    assert [name for name in ('trainSamples', 'valSamples') if name in str(error.value)] == [
+        {'train_samples': 'trainSamples', 'val_samples': 'valSamples'}[key] for key in changes]
+
+
+def test_the_fewest_images_that_can_be_divided(tmp_path: Path) -> None:
+    splits = load_data(config(few(tmp_path, '', 7)))
+    assert [len(s) for s in (splits.train, splits.val, splits.test)] == [5, 1, 1]
+
+
+@pytest.mark.parametrize('parts', [('Training', 'Testing'), ('TRAIN', 'Val', 'test'), ('training', 'validation')])
+def test_splits_by_other_names_are_no_classes(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    """Sibling of mmpretrain#507: **silent**, a search that told training images from test images."""
+    for part in parts:
+        few(tmp_path, part, 12)
+    with pytest.raises(DataError, match='look like splits; name them train, val and test'):
+        load(tmp_path)
+
+
+def test_files_that_are_meant_but_not_read_are_told(folder: Path) -> None:
+    """Photographs of phones (.heic), and images that no class folder holds, were left out without a word."""
+    (folder / 'train' / 'cat' / 'IMG_1.HEIC').write_bytes(b'a photograph')
+    (folder / 'train' / 'cat' / 'notes.txt').write_text('no image')
+    Image.fromarray(noise(8, 8, 3)).save(folder / 'train' / 'lost.png')
+    heic, lost = load(folder)
+    assert heic.startswith('1 files are not read') and 'IMG_1.HEIC' in heic
+    assert lost.startswith('1 images lie beside') and 'lost.png' in lost

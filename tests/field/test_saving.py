@@ -300,3 +300,10 @@ def test_files_that_are_no_earlier_save_are_not_replaced(tmp_path, mine: dict[st
     with pytest.raises(ZooError, match='cannot write here.*choose another folder'):
         model_zoo.save_folder(model, tmp_path, card='new')
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == mine
+
+
+def test_a_part_that_is_compiled_says_so(tmp_path) -> None:
+    """timm#1566, sibling: 'another architecture?' was said of a model with one compiled part."""
+    model = filled()
+    model.layer1 = torch.compile(model.layer1, backend='eager')
+    assert_refused(model, tmp_path / 'x', r'layer1: parts in a wrapper of torch.compile.*part\.compile\(\)')

@@ -418,3 +418,27 @@ def test_two_processes(tmp_path):
     for rank in ranks:
         _, error = rank.communicate(timeout=300)
         assert rank.returncode == 0, error[-2000:]
+
+
+class Auxiliary(nn.Module):
+    """A head with a norm that runs in training only, as GoogLeNet's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        y = self.norm(self.conv(x)).relu()
+        return (y, self.head(y)) if self.training else y
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_norms_that_the_data_do_not_reach_keep_their_statistics() -> None:
+    """pytorch/vision#302, sibling: **silent**, statistics of auxiliary heads were 0 and 1 after a warm start on data."""
+    model = Auxiliary().eval()
+    model.head.running_mean.fill_(3.0)
+    model.head.num_batches_tracked.fill_(5)
+    result = retrofit(model, classics.conv2d(), (2, 8, 8, 8))
+    warm_start(model, result, [torch.randn(4, 8, 8, 8)])
+    assert (result.head.running_mean == 3).all() and result.head.num_batches_tracked == 5
+    assert result.norm.running_mean.abs().max() > 0

@@ -133,13 +133,18 @@ class TestRetrofit:
         with pytest.raises(SlotError, match=r'body.0 also outside its registered modules'):
             retrofit(Hidden(), CONV, EXAMPLE)
 
-    def test_code_that_needs_the_weight(self):
+    def test_code_that_reads_its_layers(self):
         class Peek(Net):
             def forward(self, x):
                 return super().forward(x.to(self.body[0].weight.dtype))
 
-        with pytest.raises(SlotError, match=r'does not run \(AttributeError.*weight'):
-            retrofit(Peek(), CONV, EXAMPLE)
+        class Pads(Net):
+            def forward(self, x):
+                return super().forward(x + 0 * self.body[0].padding[0])
+
+        assert retrofit(Peek().double(), CONV, EXAMPLE)(torch.zeros(EXAMPLE)).dtype == torch.float64
+        with pytest.raises(SlotError, match=r'reads body\.0\.padding, which no operator has'):
+            retrofit(Pads(), CONV, EXAMPLE)
 
     def test_types(self):
         result = retrofit(Net().double(), CONV, EXAMPLE)

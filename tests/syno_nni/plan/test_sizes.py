@@ -115,6 +115,10 @@ def test_what_does_not_fit_is_told() -> None:
     with pytest.raises(SizeError, match=r'built for inputs of shape \[any, 16, 14, 14\], got \[2, 16, 15, 9\]: .*'
                                         r'not an integer.*nearest that fit: H = 14 or 16'):
         layer(torch.randn(2, 16, 15, 9, dtype=torch.float64))
+    square, _ = make(SPLIT.replace('W', 'H'))
+    with pytest.raises(SizeError, match=r'built for inputs of shape \[any, 16, 14, 14\], got \[2, 16, 15, 9\]: .*'
+                                        r'not an integer.*nearest that fit: H = 14 or 16'):
+        square(torch.randn(2, 16, 15, 9, dtype=torch.float64))
     with pytest.raises(SizeError, match='without elements'):
         layer(torch.randn(2, 16, 0, 9, dtype=torch.float64))
     with pytest.raises(GraphError, match=r'got \[2, 15, 14, 14\]'):
