@@ -14,7 +14,6 @@ from syno_nni.errors import SynoError
 
 from .optimize import Plan
 
-
 ONE_GRAPH = tuple(int(part) for part in torch.__version__.split('.')[:2]) >= (2, 14)
 """Whether `torch.compile` takes a module for a constant, so that other sizes stay within one graph: 2.14 does, 2.10 fails."""
 
@@ -34,9 +33,9 @@ def plan_in_graph(layer: Planned, shape: Sequence[int]) -> Plan | None:
 
     None, outside of the graph, where the shape does not fit. Before :data:`ONE_GRAPH`, the graph breaks here.
     """
-    if not ONE_GRAPH:
-        return torch._dynamo.disable(layer.plan_at)(shape)
     own = tuple([int(guard_scalar(n)) for n in shape[int(layer.plan.batch):]])
+    if not ONE_GRAPH:
+        return torch._dynamo.disable(layer.plan_at)((1, *own) if layer.plan.batch else own)
     problem = _prepare(layer, *own)
     if not problem:
         return layer.other_plans[own]
