@@ -182,9 +182,10 @@ def _write(model: nn.Module, draft: Path, args: Mapping[str, Any], base: str, si
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
     shell.state_dict = lambda: tensors  # type: ignore[method-assign, assignment]
     own = {'base': base, 'slots': slot_config(model)}
-    config = {'pretrained_cfg': {'architecture': GENERIC, 'tag': None}, 'syno_nni': dict(evidence)}
+    # In the model's own declaration, which every timm reads: 1.0.22 would take a part that is given beside it for the whole.
+    shell.pretrained_cfg = {**model.pretrained_cfg, 'architecture': GENERIC, 'tag': None}  # type: ignore[dict-item, assignment]
     try:
-        timm.models.save_for_hf(shell, str(draft), model_config=config, model_args={**args, **own},
+        timm.models.save_for_hf(shell, str(draft), model_config={'syno_nni': dict(evidence)}, model_args={**args, **own},
                                 safe_serialization=True)
         saved = json.loads((draft / CONFIG).read_text(encoding='utf-8'))
         # timm adds what it reads off the model, also where the architecture has no such argument.

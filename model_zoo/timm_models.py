@@ -104,7 +104,7 @@ def _build(name: str, base: str, fill: Callable[[nn.Module], nn.Module], pretrai
         return model
 
     cfg = kwargs.pop('pretrained_cfg', None) or (stock_cfg(base) if name == GENERIC else None)
-    with weights_only():
+    with weights_only(name):
         return build_model_with_cfg(make, name, pretrained, pretrained_cfg=cfg, feature_cfg=feature_cfg, **kwargs)
 
 

@@ -35,12 +35,29 @@ def create_backbone(name: str, **kwargs: Any) -> nn.Module:
     """``timm.create_model``, with one-line errors.
 
     Raises:
-        ConfigError: timm has no model of this name, the model does not take the arguments, or it is too large for the memory
-            of this machine.
+        ConfigError: as :func:`check_backbone`; or timm cannot make the model with these arguments or weights.
     """
     import timm
 
     from syno_nni.weights import weights_only
+    check_backbone(name, **kwargs)
+    try:
+        with _counted(usable_memory(), cell(name)), weights_only(f'model: {cell(name)}'):
+            return timm.create_model(name, **kwargs)
+    except SynoError:
+        raise
+    except Exception as error:  # timm and its models check little: whatever their code makes of wrong arguments
+        raise ConfigError(_cannot_make(name, kwargs, error)) from error
+
+
+def check_backbone(name: str, **kwargs: Any) -> None:
+    """Whether ``timm.create_model`` may be called so, as far as can be told without taking memory or weights.
+
+    Raises:
+        ConfigError: timm has no model of this name, it does not take an argument or would read files that one names, or the
+            model is too large for the memory of this machine.
+    """
+    import timm
     if not isinstance(name, str):
         raise ConfigError(f'model.name wants the name of a timm model, got {name!r:.60}')
     for key, value in kwargs.items():
@@ -52,17 +69,12 @@ def create_backbone(name: str, **kwargs: Any) -> nn.Module:
         raise ConfigError(unknown_model(name))
     if name.startswith('local-dir:'):
         look_into_folder(name)
-    memory = usable_memory()
     if not name.startswith(('hf-hub:', 'hf_hub:')):
-        _try_without_memory(name, kwargs, memory)
-    try:
-        with weights_only(), _counted(memory, cell(name)):
-            return timm.create_model(name, **kwargs)
-    except SynoError:
-        raise
-    except Exception as error:  # timm and its models check little: whatever their code makes of wrong arguments
-        raise ConfigError(f'model: timm cannot make {cell(name)} with {_given(kwargs)}: '
-                          f'{type(error).__name__}: {cell(error, 400)}') from error
+        _try_without_memory(name, kwargs, usable_memory())
+
+
+def _cannot_make(name: str, kwargs: Mapping[str, Any], error: Exception) -> str:
+    return f'model: timm cannot make {cell(name)} with {_given(kwargs)}: {type(error).__name__}: {cell(error, 400)}'
 
 
 def _given(kwargs: Mapping[str, Any]) -> str:
@@ -100,8 +112,9 @@ def _try_without_memory(name: str, kwargs: Mapping[str, Any], memory: int | None
             timm.create_model(name, **{k: v for k, v in kwargs.items() if k not in ('pretrained', 'device')})
         except ConfigError:
             raise
-        except Exception:  # it cannot be made so, as some cannot, or at all, which is said when it is made in earnest
-            return
+        except Exception as error:  # it cannot be made so, as some cannot, or at all, which is said when it is made in earnest
+            if isinstance(error, TypeError) and 'unexpected keyword argument' in str(error):
+                raise ConfigError(_cannot_make(name, kwargs, error)) from None
 
 
 @contextmanager

@@ -6,6 +6,7 @@ knows tensors and containers and nothing else, whatever the caller's library wou
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,10 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from syno_nni.errors import ConfigError, shown
-from syno_nni.files import WEIGHTS_BYTES, check_file
+from syno_nni.errors import ConfigError, SynoError, shown
+from syno_nni.files import WEIGHTS_BYTES, check_file, show_path
+from syno_nni.text import cell
 
-_FORCE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
+_FORCE, _FORCE_NOT = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 _INNER = ('state_dict_ema', 'model_ema', 'state_dict', 'model', 'module', 'network', 'net')
 """Where training scripts keep the weights in what they save, the averaged ones first."""
 _WRAPPERS = ('module.', '_orig_mod.', 'model.')
@@ -41,15 +43,13 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         try:
             return load_file(path)
         except Exception as error:  # safetensors has an exception of its own for damaged files, and raises others too
-            raise ConfigError(f'{path}: no safetensors file, or a damaged one: {_brief(error)}') from None
+            raise ConfigError(f'{show_path(path)}: no safetensors file, or a damaged one: {_brief(error)}') from None
     try:
         with weights_only(), warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of odd pickles, which are read or refused
             loaded = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # the unpickler raises nearly anything on what is no pickle
-        why = ('it holds more than tensors, and reading that could run code; save its state_dict() as safetensors'
-               if 'weights_only' in str(error) or 'Unsupported' in str(error) else _brief(error))
-        raise ConfigError(f'{path}: cannot read the weights: {why}') from None
+        raise ConfigError(f'{show_path(path)}: cannot read the weights: {_refusal(error) or _brief(error)}') from None
     return _state_dict(loaded, path)
 
 
@@ -62,7 +62,7 @@ def _state_dict(loaded: object, path: Path) -> dict[str, Tensor]:
             break
         loaded = inner
     if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise ConfigError(f'{path}: wanted a state dict (names and tensors), got {shown(loaded)}')
+        raise ConfigError(f'{show_path(path)}: wanted a state dict (names and tensors), got {shown(loaded)}')
     return {str(name): value for name, value in loaded.items()}
 
 
@@ -83,7 +83,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     for what, names in (('the model has no', unknown), ('the file lacks', missing), ('shapes differ:', sorted(odd))):
         if names:
             more = f' and {len(names) - _FEW} more' if len(names) > _FEW else ''
-            raise ConfigError(f'{path}: these are not the weights of this model: {what} {", ".join(names[:_FEW])}{more}')
+            raise ConfigError(f'{show_path(path)}: these are not the weights of this model: {what} '
+                              f'{cell(", ".join(names[:_FEW]), 600)}{more}')
     model.load_state_dict(found, strict=False)
 
 
@@ -96,21 +97,48 @@ def _names(found: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
 
 
 @contextmanager
-def weights_only() -> Iterator[None]:
+def weights_only(what: str = 'the model') -> Iterator[None]:
     """While this lasts, ``torch.load`` reads tensors and containers only, whoever calls it and however.
 
-    timm before 1.0.25 asks for the unrestricted unpickler.
+    timm before 1.0.25 asks for the unrestricted unpickler; and torch and timm advise to read what they refuse without
+    restrictions, which nobody shall do because a message says so.
+
+    Args:
+        what: opens the message of what is raised.
+
+    Raises:
+        ConfigError: weights were refused.
     """
-    before = os.environ.get(_FORCE)
+    before = {name: os.environ.pop(name, None) for name in (_FORCE, _FORCE_NOT)}
     os.environ[_FORCE] = '1'
     try:
         yield
+    except SynoError:
+        raise
+    except Exception as error:
+        if why := _refusal(error):
+            raise ConfigError(f'{what}: cannot read the weights: {why}') from None
+        raise
     finally:
-        if before is None:
-            del os.environ[_FORCE]
-        else:
-            os.environ[_FORCE] = before
+        del os.environ[_FORCE]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def _refusal(error: BaseException | None) -> str:
+    """Why weights were not read, if the restricted unpickler refused them; else empty."""
+    said: list[str] = []
+    while error is not None and len(said) < _DEEPEST:
+        said.append(str(error))
+        error = error.__cause__ or error.__context__
+    text = ' '.join(said)
+    if not re.search('Weights only load failed|weights_only=True', text):
+        return ''
+    found = re.search(r'(?:Unsupported globals?:(?: GLOBAL)?|unsupported GLOBAL) ([\w.]+)', text)
+    if not found and not re.search(r'add_safe_globals|TorchScript|\.tar', text):
+        return 'it is damaged, or no file of torch.save'
+    what = f' ({cell(found[1], 80)})' if found else ''
+    return f'it holds more than tensors{what}, and reading that could run code; save its state_dict() as safetensors'
 
 
 def _brief(error: Exception) -> str:
-    return ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+    return cell(f'{type(error).__name__}: {error}')

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from syno_nni import __version__
-from syno_nni.errors import SynoError
+from syno_nni.errors import ConfigError, SynoError
+from syno_nni.files import MIB, exists, is_directory, read_text
 
 from . import env, nnictl, report, resume, retrofit, search, show, slots, zoo
 from .terminal import Formatter, Parser, complain, complain_at_length, forget_stdout, prepare_streams
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     _log_to_stderr(args.debug)
     try:
+        _check_here()
         status = args.run(args)
         sys.stdout.flush()
         return status
@@ -69,6 +71,12 @@ def build_parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         command.add_parser(commands, common)
     return parser
+
+
+def _check_here() -> None:
+    """Raise ConfigError if matplotlib would read what is no file from where we are: it takes a ``matplotlibrc`` from there."""
+    if exists('matplotlibrc') and not is_directory('matplotlibrc'):
+        read_text('matplotlibrc', limit=MIB, error=ConfigError, what="matplotlib's settings")
 
 
 def _log_to_stderr(debug: bool) -> None:

@@ -5,6 +5,7 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from syno_nni.errors import ConfigError
 
@@ -28,14 +29,14 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     words = args.arguments
-    if words[:1] == ['create']:
-        path = _value(words, '--config', '-c')
+    if 'create' in words[:2]:
+        path = _Create().parse_args(words[words.index('create') + 1:]).config
         if path is None:
             raise ConfigError('nnictl create: --config FILE.yml is missing')
         resolve(path)
     from syno_nni.nas.manager import manager_environment
     with manager_environment(args.host, detached=True):
-        return subprocess.run([sys.executable, '-m', 'syno_nni.nas.nnictl', *words], check=False).returncode
+        return subprocess.run([sys.executable, '-P', '-m', 'syno_nni.nas.nnictl', *words], check=False).returncode
 
 
 def resolve(path: str) -> str:
@@ -47,15 +48,25 @@ def resolve(path: str) -> str:
     from syno_nni.files import show_path
     from syno_nni.run.nnictl_file import resolved, tuner_config
     from syno_nni.run.yaml_file import dump_yaml, load_yaml
-    data = resolved(load_yaml(path), show_path(path), Path(path).parent)
-    from syno_nni.search.preflight import check
-    check(tuner_config(data['tuner']['classArgs']), here=data['trainingService'].get('platform') == 'local')
+    source, folder = show_path(path), Path(path).parent
+    data = resolved(load_yaml(path), source, folder)
+    from syno_nni.nas import nnictl_check
+    from syno_nni.search import preflight
+    preflight.check(tuner_config(data['tuner']['classArgs']), here=data['trainingService'].get('platform') == 'local')
+    nnictl_check.check(data, source, folder)
     return dump_yaml(data)
 
 
-def _value(words: list[str], *names: str) -> str | None:
-    for i, word in enumerate(words):
-        name, equals, value = word.partition('=')
-        if name in names:
-            return value if equals else next(iter(words[i + 1:i + 2]), None)
-    return None
+class _Create(argparse.ArgumentParser):
+    """NNI's options of ``create``, so that the file that is looked at is the one that NNI takes."""
+
+    def __init__(self) -> None:
+        super().__init__(prog='syno-nni nnictl create', allow_abbrev=False)
+        self.add_argument('--config', '-c', metavar='FILE.yml')
+        self.add_argument('--port', '-p', type=int, choices=range(1, 65536), metavar='PORT')
+        self.add_argument('--debug', '-d', action='store_true')
+        self.add_argument('--url_prefix', '-u', metavar='PREFIX')
+        self.add_argument('--foreground', '-f', action='store_true')
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f'nnictl create: {message}')

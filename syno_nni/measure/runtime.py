@@ -124,7 +124,8 @@ class OwnProcess(Runtime):
             np.save(folder / 'input.npy', example.detach().cpu().numpy())
             job = {'runtime': self.name, 'models': list(map(str, paths)), 'threads': threads, 'folder': str(folder),
                    'rounds': asdict(rounds)}
-            done = subprocess.run([sys.executable, '-m', 'syno_nni.measure.worker'], input=json.dumps(job), text=True,
+            # -P: modules are those that are installed, not files of this name where somebody happens to be.
+            done = subprocess.run([sys.executable, '-P', '-m', 'syno_nni.measure.worker'], input=json.dumps(job), text=True,
                                   capture_output=True, env={**os.environ, 'OMP_NUM_THREADS': str(threads)}, check=False)
             if done.returncode:
                 raise MeasureError(f'{self.name} cannot run the model: {done.stderr.strip()[-400:] or "no message"}')

@@ -106,6 +106,8 @@ def manager_environment(host: str = LOOPBACK, *, detached: bool = False, names: 
         # NNI talks to its manager with a client that honours proxy settings, even for localhost.
         'NO_PROXY': ','.join(filter(None, [os.environ.get('NO_PROXY'), 'localhost', LOOPBACK])),
         'no_proxy': ','.join(filter(None, [os.environ.get('no_proxy'), 'localhost', LOOPBACK])),
+        # Nor would `python -m` of trials and tuner take modules from the folder that they run in, which may be anybody's.
+        'PYTHONSAFEPATH': '1',
         # Trials import torch; without this they would buffer what they print until they end.
         'PYTHONUNBUFFERED': '1',
     }
@@ -146,4 +148,4 @@ def _signal(process: psutil.Process, how: str) -> None:
 def trial_interpreter() -> str:
     """What NNI's trial command runs in place of ``python``: our trial. What follows in the command is ignored."""
     import shlex
-    return f'{shlex.quote(sys.executable)} -m syno_nni.trial'
+    return f'{shlex.quote(sys.executable)} -P -m syno_nni.trial'

@@ -14,6 +14,7 @@ import inspect
 import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,7 @@ from typing import Any
 import nni
 
 from syno_nni.errors import EngineError
+from syno_nni.text import LONGEST_ERROR, one_line, shorten
 
 from . import messages
 from .messages import MessageError
@@ -50,6 +52,7 @@ SHAPES = {
     'nni.runtime.command_channel.websocket.connection._wait': 'coro',
     'nni.runtime.command_channel.websocket.connection._decrease_refcnt': '',
     'nni.runtime.msg_dispatcher_base.MsgDispatcherBase.enqueue_command': 'self, command, data',
+    'nni.tools.nnictl.common_utils.print_error': 'content',
     'nni.tools.nnictl.nnictl.webui_url': 'args',
     'nni.tools.nnictl.rest_utils.requests': 'module',
 }
@@ -201,9 +204,10 @@ def own_channel(channel: type) -> Iterator[None]:
 # --- nnictl ----------------------------------------------------------------------------------------------------------
 
 @contextmanager
-def nnictl(token: str, host: str, tell: Callable[[str], None] = print) -> Iterator[None]:
+def nnictl(token: str, host: str, tell: Callable[[str], None] = print) -> Iterator[list[str]]:
     """NNI's command line, in this process: as :func:`client`, for all of its commands. A tuner without ``codeDirectory`` is
     one that is installed (NNI 3.0 fails an assertion), and the address that is printed is the one that is listened on.
+    Yields the errors that NNI has printed, some of which it ends with status 0.
 
     Args:
         token: for the managers that are started.
@@ -238,14 +242,26 @@ def nnictl(token: str, host: str, tell: Callable[[str], None] = print) -> Iterat
             port = entry.get('port')
             tell(f'Web UI url: {web_ui(shown_host, port, _token_of(port), entry.get("prefixUrl"))}')
 
+    complaints: list[str] = []
+
+    def complain(*content: object) -> None:
+        complaints.append(shorten(one_line(' '.join(map(str, content))), LONGEST_ERROR))
+        print(f'ERROR: {complaints[-1]}', file=sys.stderr)
+
     with ExitStack() as stack:
         stack.enter_context(client())
+        check_shape('nni.tools.nnictl.common_utils.print_error')
+        check_shape('nni.tools.nnictl.nnictl.webui_url')  # which loads all the others
+        for names in [vars(m) for name, m in sys.modules.items() if name.startswith('nni.tools.nnictl')]:
+            if 'print_error' in names:
+                stack.callback(names.update, print_error=names['print_error'])
+                names['print_error'] = complain
         for name, value in (('nni.experiment.experiment.Experiment._start_nni_manager', start),
                             ('nni.experiment.config.algorithm._AlgorithmConfig._validate_canonical', with_directory),
                             ('nni.tools.nnictl.nnictl.webui_url', webui_url),
                             ('nni.tools.nnictl.rest_utils.requests', _Requests(requests))):
             stack.enter_context(_replaced(name, value))
-        yield
+        yield complaints
 
 
 class _Requests(ModuleType):

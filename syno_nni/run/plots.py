@@ -22,7 +22,7 @@ _STYLE: Any = {
     'axes.titlelocation': 'left', 'axes.titlepad': 10, 'axes.titlesize': 11, 'axes.titleweight': 'bold',
     'font.size': 9.5,
     'grid.color': '#E6E9ED', 'grid.linewidth': 0.8,
-    'text.color': _INK, 'xtick.color': _INK, 'ytick.color': _INK,
+    'text.color': _INK, 'text.usetex': False, 'xtick.color': _INK, 'ytick.color': _INK,
 }
 
 

@@ -3,10 +3,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import timm
 import torch
 
-from syno_nni.backbone import look_into_folder, unknown_model
+from syno_nni.backbone import check_backbone
 from syno_nni.environment import usable_memory
 from syno_nni.errors import ConfigError, MeasureError
 from syno_nni.files import WEIGHTS_BYTES, check_file
@@ -36,7 +35,7 @@ def check(config: SearchConfig, *, here: bool = True) -> None:
     if config.model.factory is not None:
         import_function(config.model.factory, config.trial_code_directory, 'model.factory')
     else:
-        _check_model(config.model.name)
+        check_backbone(config.model.name, in_chans=config.data.channels, **config.model.kwargs)
     if config.data.factory is not None:
         import_function(config.data.factory, config.trial_code_directory, 'data.factory')
     if config.model.checkpoint is not None:
@@ -56,13 +55,6 @@ def check(config: SearchConfig, *, here: bool = True) -> None:
     if config.evaluation.device == 'cuda' and not torch.cuda.is_available():
         raise ConfigError('evaluation.device: there is no CUDA GPU that torch can use here; write cpu, or auto')
     _check_memory(config)
-
-
-def _check_model(name: str) -> None:
-    if name.startswith('local-dir:'):
-        look_into_folder(name)
-    elif not name.startswith(('hf-hub:', 'hf_hub:')) and not timm.is_model(name):
-        raise ConfigError(unknown_model(name))
 
 
 def _check_memory(config: SearchConfig) -> None:

@@ -176,7 +176,13 @@ def nnictl_files(rng: random.Random, canary: Path) -> Iterator[Case]:
     values: list[Any] = [*data_values(canary), *RAW, *map(Raw, _python_tags(canary)), *code_in_text(canary)]
     places = list(paths_in(NNICTL))
     services = [{'platform': 'remote', 'machineList': [{'host': 'h', 'user': 'u', 'password': 'p', 'port': 22}]},
-                {'platform': 'kubeflow', 'x': 1}, {'platform': 'aml'}, {'platform': 'local', 'x': 1}, {'platform': 3}, [], 3]
+                {'platform': 'kubeflow', 'x': 1}, {'platform': 'aml'}, {'platform': 'local', 'x': 1}, {'platform': 3}, [], 3,
+                {'platform': 'kubeflow', 'operator': 'tf-operator', 'apiVersion': 'v1', 'storage': {
+                    'storageType': 'nfs', 'server': 's', 'path': '/p'}, 'worker': {
+                        'replicas': 1, 'command': 'c', 'cpuNumber': 1, 'memorySize': '1 GB', 'codeDirectory': '.'}},
+                {'platform': 'aml', 'subscriptionId': 's', 'resourceGroup': 'g', 'workspaceName': 'w', 'computeTarget': 't'}]
+    spaces: list[Content] = [*_whole_files('{"operator": {"_type": "choice", "_value": ["x"]}}', canary),
+                             *map(json.dumps, symbols(canary)), json.dumps(NNICTL['searchSpace'])]
 
     def look(data: Any) -> Case:
         return Case('nnictl', ('search', 'f.yml', '--dry-run'), {'f.yml': _top(data)}, None)
@@ -187,6 +193,11 @@ def nnictl_files(rng: random.Random, canary: Path) -> Iterator[Case]:
     def service() -> Case:
         return look(mutated({**NNICTL, 'trainingService': rng.choice(services)}, values, rng))
 
+    def space() -> Case:
+        data = {**NNICTL, 'searchSpaceFile': 'space.json'}
+        del data['searchSpace']
+        return Case('nnictl', ('search', 'f.yml', '--dry-run'), {'f.yml': _top(data), 'space.json': rng.choice(spaces)}, None)
+
     def create() -> Case:
         broken = with_value(NNICTL, rng.choice(places), rng.choice(values))
         return Case('nnictl', ('nnictl', 'create', '--config', 'f.yml'), {'f.yml': _top({**broken, 'noSuchKey': 1})})
@@ -195,7 +206,7 @@ def nnictl_files(rng: random.Random, canary: Path) -> Iterator[Case]:
                 for content in _whole_files(_top({**NNICTL, 'noSuchKey': 1}), canary))
     yield from (Case('nnictl', ('nnictl', 'create', *words)) for words in (
         (), ('--config',), ('-c',), ('--config=',), ('--config', ESCAPES), ('--config', 'x' * 300), ('-c', '/dev/zero')))
-    yield from _turns(rng, one_place, one_place, service, create, lambda: look(mutated(NNICTL, values, rng)),
+    yield from _turns(rng, one_place, one_place, service, create, space, lambda: look(mutated(NNICTL, values, rng)),
                       lambda: Case('nnictl', ('search', 'f.yml', '--dry-run'), {'f.yml': damaged(base.encode(), rng)}, None))
 
 

@@ -1,14 +1,18 @@
 """Weights from files: what is in them must never run."""
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from syno_nni.backbone import create_backbone
+from syno_nni.cli.main import main
 from syno_nni.errors import ConfigError
 from syno_nni.weights import load_weights, read_weights, weights_only
 
@@ -32,9 +36,79 @@ def test_a_pickle_never_runs(tmp_path: Path, suffix: str, zipped: bool) -> None:
 def test_no_library_unpickles_freely_while_it_builds_a_model(tmp_path: Path) -> None:
     """timm before 1.0.25 passes weights_only=False."""
     torch.save(Canary(tmp_path / 'ran'), tmp_path / 'x.pth')
-    with weights_only(), pytest.raises(Exception, match='weights_only|Weights only'):
+    with pytest.raises(ConfigError, match='the model: cannot read the weights: it holds more than tensors'), weights_only():
         torch.load(tmp_path / 'x.pth', weights_only=False)
     assert not (tmp_path / 'ran').exists() and 'TORCH_FORCE_WEIGHTS_ONLY_LOAD' not in os.environ
+
+
+def evil_folder(folder: Path, canary: Path, name: str, architecture: str = 'test_resnet') -> Path:
+    """A folder as others share them, with a pickle for its weights."""
+    folder.mkdir()
+    args = {'base': 'test_resnet', 'slots': {'format': 1, 'slots': {}}} if architecture == 'syno_retrofit' else {}
+    (folder / 'config.json').write_text(json.dumps({
+        'architecture': architecture, 'model_args': args, 'pretrained_cfg': {'architecture': architecture}}))
+    torch.save({'state_dict': {'w': torch.ones(2)}, 'extra': Canary(canary)}, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize('name', ['pytorch_model.bin', 'open_clip_pytorch_model.bin'])
+@pytest.mark.parametrize('architecture', ['test_resnet', 'syno_retrofit'])
+def test_nobody_is_told_to_read_a_refused_folder_without_restrictions(
+        tmp_path: Path, name: str, architecture: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What torch and timm say of a pickle is how to run it."""
+    canary = tmp_path / 'ran'
+    folder = evil_folder(tmp_path / 'm', canary, name, architecture)
+    file = tmp_path / 'f.yml'
+    file.write_text(f'model: {{name: "local-dir:{folder}", pretrained: true}}\nengine: sequential\n')
+    for argv in (['retrofit', f'local-dir:{folder}', '--operator', 'conv2d', '--out', str(tmp_path / 'out')],
+                 ['retrofit', f'local-dir:{folder}', '--pretrained', '--operator', 'conv2d', '--out', str(tmp_path / 'out')],
+                 ['search', str(file), '--run-dir', str(tmp_path / 'run')]):
+        assert main(argv) == 1
+        said = capsys.readouterr().err
+        assert 'it holds more than tensors' in said and 'safetensors' in said
+        assert 'False' not in said and 'safe_globals' not in said
+    with pytest.raises(ConfigError, match='it holds more than tensors'):
+        create_backbone(f'local-dir:{folder}', pretrained=True)
+    if architecture == 'syno_retrofit':  # timm's own call, which goes through ours
+        with pytest.raises(ConfigError, match='it holds more than tensors') as caught:
+            timm.create_model(f'local-dir:{folder}', pretrained=True)
+        assert 'False' not in str(caught.value) and caught.value.__suppress_context__
+    assert not canary.exists() and not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('value', [{'w': torch.ones(1), 'x': slice(1)}, {'w': torch.ones(1), 'x': Path('x')}])
+def test_data_that_would_be_harmless_to_unpickle_is_named(tmp_path: Path, value: object) -> None:
+    torch.save(value, tmp_path / 'x.pth')
+    with pytest.raises(ConfigError, match=r'more than tensors \([\w.]+\), and reading that could run code') as caught:
+        read_weights(tmp_path / 'x.pth')
+    assert 'False' not in str(caught.value)
+
+
+def test_a_wish_for_the_free_unpickler_in_the_environment_is_not_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    torch.save(model().state_dict(), tmp_path / 'good.pth')
+    torch.save(Canary(tmp_path / 'ran'), tmp_path / 'x.pth')
+    assert read_weights(tmp_path / 'good.pth')
+    with pytest.raises(ConfigError, match='more than tensors'):
+        read_weights(tmp_path / 'x.pth')
+    assert not (tmp_path / 'ran').exists() and os.environ['TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'] == '1'
+
+
+@pytest.mark.parametrize('arguments', [
+    {'checkpoint_path': 'w.pth'}, {'pretrained_cfg': {'file': 'w.pth'}}, {'pretrained_cfg_overlay': {'file': 'w.pth'}},
+    {'pretrained': True, 'pretrained_cfg': {'file': 'w.pth'}}, {'cache_dir': '.'}, {'checkpointPath': 'w.pth'}])
+def test_keys_by_which_timm_reads_files_are_refused_before_anything(
+        tmp_path: Path, arguments: dict[str, object], capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(Canary(tmp_path / 'ran'), 'w.pth')
+    (tmp_path / 'f.yml').write_text(json.dumps({'model': {'name': 'test_resnet', **arguments}, 'engine': 'sequential'}))
+    for argv in (['search', 'f.yml', '--dry-run'], ['search', 'f.yml', '--run-dir', 'run']):
+        assert main(argv) == 1
+        said, asked = capsys.readouterr().err, next(key for key in reversed(arguments))
+        assert said.startswith('error: model') and asked in said and said.count('\n') == 1 and 'False' not in said
+        assert 'would read files' in said or asked == 'checkpointPath'
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['f.yml', 'w.pth']
 
 
 @pytest.mark.parametrize('wrap', [

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,78 @@ def refused_requests(port: int, token: str, trial: str, canary: Path) -> Iterato
             for form in ('text/plain', 'application/x-www-form-urlencoded', 'multipart/form-data; boundary=x', ''):
                 yield (f'{method} {path} {form}', *send(port, method, f'/{token}{path}', owner, body, form))
     yield ('absolute address', *send(port, 'GET', f'http://localhost:{port}/api/v1/nni/trial-jobs', owner))
+
+
+def raw_requests(port: int, token: str, canary: Path) -> Iterator[bytes]:
+    """Requests that no library sends: odd request lines, headers that stand twice or are folded, bodies of two lengths,
+    upgrades of all sorts. Those that know the token are foreign otherwise."""
+    here, api = f'localhost:{port}', '/api/v1/nni'
+    host, other, origin = f'Host: {here}', 'Host: evil.example', 'Origin: http://evil.example'
+    body = json.dumps({'operator': {'__symbol__': 'path:os.system', '__args__': [f'touch {canary}']}})
+    json_type, plain_type, chunked = 'Content-Type: application/json', 'Content-Type: text/plain', 'Transfer-Encoding: chunked'
+    length = f'Content-Length: {len(body)}'
+    sent = [json_type, length]
+    upgrade = ['Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13',
+               'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==']
+
+    def request(line: str, *headers: str, content: str = '', version: str = 'HTTP/1.1') -> bytes:
+        return '\r\n'.join((f'{line} {version}', *headers, '', content)).encode('latin-1')
+
+    trials = f'{api}/trial-jobs'
+    paths = [f'//{token}{trials}', f'/./{token}{trials}', f'/%2e/{token}{trials}', f'/%2f{token}{api}',
+             f'/x/..%2f{token}{trials}', f'/{token[:-1]}%{ord(token[-1]):x}{trials}', f'/{token}%00{trials}',
+             f'/{token};{trials}', f'/{token}%2f..{trials}', f'\\{token}{trials}', trials, f'/%61{trials[2:]}', f'/{trials}',
+             f'http://{here}/{token}{trials}', f'http://evil.example/{token}{trials}', f'//{here}/{token}{trials}',
+             '*', '', f'?{token}', f'/?x=/{token}{trials}', f'/#/{token}', '/' + 'x' * 20_000, '/' + '%' * 100, '/\xff\xfe']
+    for method in ('GET', 'POST', 'PUT', 'DELETE', 'PATCH', 'TRACE', 'PROPFIND', 'M-SEARCH', 'get', 'X'):
+        for path in paths if method in ('GET', 'POST') else paths[:2]:
+            yield request(f'{method} {path}', host, *sent, content=body)
+    known = f'POST /{token}{trials}'
+    for headers in ([host, origin], [other], [host, 'hOsT: evil.example'], [host, ' evil.example'], [host, 'ORIGIN: null'],
+                    [f'Host : {here}'], ['Host:'], [], [f'Host:\t{here} evil'], [host, f'Origin: http://{here}\x0b'],
+                    [f'Host: {here}\0'], [host, 'Origin:', ' http://evil.example'], [f'X: y\nHost: {here}', other],
+                    [f'Host: {here}@evil.example'], [f'Host: evil.example, {here}'],
+                    [host, f'Origin: http://{here}, http://evil'], [f'X-Forwarded-Host: {here}', other],
+                    [f'Forwarded: host={here}', other], [host, f'Referer: http://evil/{here}'],
+                    [host, 'Sec-Fetch-Site: same-origin', 'Sec-Fetch-Site: cross-site']):
+        yield request(known, *headers, *sent, content=body)
+        yield request(f'GET /{token}/tuner/x', *headers, *upgrade)
+    for more in ([*sent, 'Content-Length: 3'], [*sent, chunked], [json_type, 'Content-Length: -1'],
+                 [json_type, 'Content-Length: 1e3'], [json_type, f'Content-Length: {"9" * 20}'],
+                 [json_type, 'Content-Length: +5'], [json_type, f'{chunked}, identity'], [json_type, 'Transfer-Encoding: x'],
+                 [plain_type, length], [f'{plain_type}; application/json', length], [f'{json_type}-x', length],
+                 [f'{json_type}p', length], [length], ['Content-Type: ', length]):
+        yield request(known, host, *more, content=body)
+    for wanted in ('websocket', 'h2c', 'TLS/1.0', 'websocket, h2c', ''):
+        switch = [upgrade[0], f'Upgrade: {wanted}', *upgrade[2:]]
+        for path in ('/tuner/x', trials, f'//{token}/tuner/x', f'/{token}x/tuner/x'):
+            yield request(f'GET {path}', host, *switch)
+        yield request(known, host, origin, *switch, *sent, content=body)
+    yield request(f'CONNECT {here}', host)
+    yield request('CONNECT evil.example:80', host)
+    yield request(f'GET /{token}{trials}', version='HTTP/1.0')
+    yield request(f'GET /{token}{trials}', host, version='HTTP/9.9')
+    for expectation in ('100-continue', 'nonsense'):
+        yield request(known, host, f'Expect: {expectation}', origin, *sent, content=body)
+    yield request('GET /', host, *(f'X-{i}: {"y" * 100}' for i in range(3000)))
+    yield request('GET /', host) + request(known, other, *sent, content=body)  # one after the other
+    yield b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'
+    yield b'\x16\x03\x01' + b'\0' * 300
+    yield b'GET\r\n\r\n' + b'\0' * 1000
+
+
+def answers(port: int, request: bytes) -> list[int]:
+    """The statuses that come back for the bytes of a connection, until it is closed or silent for some time."""
+    data = b''
+    with socket.create_connection(('127.0.0.1', port), timeout=20) as raw:
+        try:
+            raw.sendall(request)
+            raw.shutdown(socket.SHUT_WR)
+            while piece := raw.recv(1 << 16):
+                data += piece
+        except OSError:
+            pass
+    return [int(status) for status in re.findall(rb'HTTP/1\.[01] (\d{3})', data)]
 
 
 def websocket_opens(port: int, path: str, origin: str | None, host: str | None, *messages: Any) -> bool:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import warnings
@@ -94,3 +95,17 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(['--version'])
     assert capsys.readouterr().out == f'syno-nni {__version__}\n'
+
+
+@pytest.mark.parametrize('sort', ['pipe', 'utf-16', 'huge'])
+def test_settings_of_matplotlib_that_are_none(sort: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                              capsys: pytest.CaptureFixture[str]) -> None:
+    """matplotlib reads a file of this name from where one is, and waits for a pipe."""
+    monkeypatch.chdir(tmp_path)
+    if sort == 'pipe':
+        os.mkfifo('matplotlibrc')
+    else:
+        Path('matplotlibrc').write_bytes('font.size: 9'.encode('utf-16') if sort == 'utf-16' else b'#' * (1 << 21))
+    assert main(['report', 'run']) == 1
+    said = capsys.readouterr().err
+    assert said.startswith('error: ') and 'matplotlib' in said and said.count('\n') == 1

@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +20,8 @@ from syno_nni.measure.runtime import Rounds, Runtime
 from syno_nni.measure.runtimes import missing, runtime_of, time_in
 from syno_nni.measure.turns import take_turns
 from syno_nni.testing.runtimes import RUNTIME_CHECKS
+
+from ...testing.canary import lay_modules
 
 ROUNDS = Rounds(warmup=1, min_rounds=3, max_rounds=3, seconds=0.01)
 
@@ -58,6 +61,18 @@ def test_every_model_is_compiled_once_and_frozen(monkeypatch: pytest.MonkeyPatch
     many = [nn.Conv2d(3, 4, 3, padding=n).eval() for n in range(12)]
     time_in('inductor', many, torch.randn(1, 3, 8, 8), threads=1, rounds=ROUNDS)
     assert frozen == [True] * 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('runtime', ['onnx', 'openvino'])
+def test_modules_that_lie_about_are_not_imported(runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python -m` takes modules from the folder where somebody happens to be: that of a download, say."""
+    if missing(runtime):
+        pytest.skip(missing(runtime))
+    lay_modules(tmp_path / 'here', tmp_path / 'ran')
+    monkeypatch.chdir(tmp_path / 'here')
+    time_in(runtime, models()[:1], torch.randn(1, 3, 8, 8), threads=1, rounds=ROUNDS)
+    assert not (tmp_path / 'ran').exists()
 
 
 @pytest.mark.slow

@@ -111,6 +111,37 @@ def test_nobody_else_is(manager: Manager, tmp_path: Path) -> None:
     assert 'WARNING (guard) refused' in manager.log and manager.log.count('(guard)') <= 400, 'logged, but not without end'
 
 
+def test_requests_that_no_library_sends(manager: Manager, tmp_path: Path) -> None:
+    count = 0
+    for request in attacks.raw_requests(manager.port, manager.token, tmp_path / 'canary'):
+        statuses = attacks.answers(manager.port, request)
+        assert all(status >= 400 or status == 100 for status in statuses), (request[:300], statuses)
+        count += 1
+    assert count > 120 and manager.process.poll() is None and not (tmp_path / 'canary').exists()
+    owner = f'GET /{manager.token}/api/v1/nni/check-status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'
+    assert attacks.answers(manager.port, owner.encode()) == [200]
+
+
+def test_a_body_without_an_end_is_not_kept(manager: Manager) -> None:
+    """Sent in pieces, it has no length that could be refused at once."""
+    before, taken = psutil.Process(manager.process.pid).memory_info().rss, []
+    for token in ('0' * 32, manager.token):
+        head = (f'POST /{token}/api/v1/nni/trial-jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n'
+                'Transfer-Encoding: chunked\r\n\r\n')
+        taken.append(0)
+        with socket.create_connection(('127.0.0.1', manager.port), timeout=30) as raw:
+            try:
+                raw.sendall(head.encode())
+                while taken[-1] < 200:  # MiB
+                    raw.sendall(b'100000\r\n' + b'x' * (1 << 20) + b'\r\n')
+                    taken[-1] += 1
+            except OSError:
+                pass
+    assert taken[0] < 32, 'nobody who lacks the token gets to send it'
+    assert psutil.Process(manager.process.pid).memory_info().rss < before + (200 << 20)
+    assert manager.process.poll() is None
+
+
 def test_other_users_do_not_see_the_token(manager: Manager) -> None:
     assert len(manager.token) == 32 and token_in(manager.root) == manager.token
     assert manager.token not in ' '.join(psutil.Process(manager.process.pid).cmdline())

@@ -15,7 +15,9 @@ import psutil
 import pytest
 
 from syno_nni.errors import EngineError
-from syno_nni.nas.manager import check_port, end_process_tree, free_port, manager_environment
+from syno_nni.nas.manager import check_port, end_process_tree, free_port, manager_environment, trial_interpreter
+
+from ...testing.canary import lay_modules
 
 NODE = Path(nni_node.__path__[0]) / 'node'
 SERVER = """
@@ -111,3 +113,22 @@ def _wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, 'waited in vain'
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize('words', [['-m', 'syno_nni.trial'], ['-m', 'nni', '--help'], ['-c', 'import json, numpy']])
+def test_what_a_manager_starts_imports_nothing_that_lies_about(words: list[str], tmp_path: Path) -> None:
+    lay_modules(tmp_path / 'here', tmp_path / 'ran')
+    with manager_environment():
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path / 'here', capture_output=True, text=True)
+    assert not (tmp_path / 'ran').exists(), done.stderr
+    assert 'NNI_TRIAL_COMMAND_CHANNEL' in done.stderr or words[1] != 'syno_nni.trial', done.stderr
+    assert '-P -m syno_nni.trial' in trial_interpreter()
+
+
+def test_nnictl_imports_nothing_that_lies_about(tmp_path: Path) -> None:
+    lay_modules(tmp_path / 'here', tmp_path / 'ran')
+    done = subprocess.run([sys.executable, '-P', '-m', 'syno_nni.cli.main', 'nnictl', 'resume', 'nosuch'], text=True,
+                          cwd=tmp_path / 'here', capture_output=True,
+                          env={**os.environ, 'HOME': str(tmp_path), 'NNI_CONFIG_DIR': str(tmp_path / 'config')})
+    assert not (tmp_path / 'ran').exists()
+    assert done.returncode == 1 and 'there is no experiment' in done.stderr and 'Traceback' not in done.stderr

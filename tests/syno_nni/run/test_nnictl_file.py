@@ -78,6 +78,14 @@ WRONG: list[tuple[str, Any]] = [
     ('trainingService', {'platform': 'remote', 'machineList': [3]}),
     ('trainingService', {'platform': 'remote', 'machineList': [{'host': 'h', 'user': 'u', 'sshKeyFile': '/no/such'}]}),
     ('trainingService', {'platform': 'remote', 'machineList': [{'host': 'h', 'user': 'u', 'port': 70000}]}),
+    ('trainingService', {'platform': 'remote', 'machineList': [{'host': 'a b', 'user': 'u', 'password': 'p'}]}),
+    ('trainingService', {'platform': 'adl'}), ('trainingService', {'platform': 'openpai', 'host': 'x'}),
+    ('trainingService', {'platform': 'local', 'trialCommand': 'python mnist.py'}), ('nniManagerIp', 'my address'),
+    ('trainingService', {'platform': 'local', 'gpuIndices': [0, 0]}), ('tunerGpuIndices', '1,01'),
+    ('assessor', {'className': 'os.system', 'codeDirectory': '.'}), ('experimentName', 'a\x1b[31m'),
+    ('searchSpace', {'operator': {'_type': 'uniform', '_value': [0, 1]}}),
+    ('searchSpace', {'a': {'_type': 'choice', '_value': []}}),
+    ('sharedStorage', {'storageType': 'NFS', 'localMountPoint': 'a', 'remoteMountPoint': 'b', 'localMounted': 'nomount'}),
     ('sharedStorage', 3), ('sharedStorage', {'storageType': 'disk'}), ('tuner', 3), ('tuner.name', 3), ('tuner.classArgs', 3),
     ('tuner.classArgs', []), ('tuner.codeDirectory', '/no/such'), ('tuner.codeDirectory', 3)]
 
@@ -95,7 +103,6 @@ def test_every_key_of_nnis_has_its_type(path: str, value: Any) -> None:
     ('maxTrialDuration', '1.5h'), ('maxTrialDuration', 90), ('tunerGpuIndices', '0,1'), ('tunerGpuIndices', [0]),
     ('logLevel', 'debug'),
     ('trainingService', {'platform': 'local', 'useActiveGpu': False, 'gpuIndices': 0}), ('debug', True),
-    ('trainingService', {'platform': 'openpai', 'host': 'x', 'username': 'y', 'trialCpuNumber': 1}),
     ('trainingService', {'platform': 'remote', 'machineList': [{'host': 'h', 'user': 'u', 'password': 'p'}]}),
     ('assessor', {'name': 'Medianstop', 'classArgs': {'optimize_mode': 'maximize'}})])
 def test_what_nni_takes_is_taken(path: str, value: Any) -> None:
