@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from syno_nni.run.config import SearchConfig
+if TYPE_CHECKING:
+    from syno_nni.run.config import SearchConfig
 
 
 class SubParsers(Protocol):

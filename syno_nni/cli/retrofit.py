@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         say(_choices(done.choice), end='\n\n')
     say(_summary(done.evidence))
     say(f'\nWritten to {folder}: {", ".join(sorted(p.name for p in folder.iterdir()))}')
-    say(f"Load with: import syno_nni.model_zoo; timm.create_model('local-dir:{folder}', pretrained=True)")
+    say(f"Load with: import syno_nni; timm.create_model('local-dir:{folder}', pretrained=True)")
     return 0
 
 

@@ -4,11 +4,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from syno_nni.errors import ConfigError
-from syno_nni.files import check_path
-from syno_nni.run.config import is_nnictl_file, load_config, load_yaml
-from syno_nni.run.directory import new_run_directory, planned_run_directory
-
 from .arguments import SubParsers, add_run_options, with_run_options
 from .terminal import say
 
@@ -29,6 +24,10 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from syno_nni.errors import ConfigError
+    from syno_nni.files import check_path
+    from syno_nni.run.config import is_nnictl_file, load_config, load_yaml
+    from syno_nni.run.directory import new_run_directory, planned_run_directory
     if args.dry_run and args.config is not None and is_nnictl_file(load_yaml(args.config)):
         from .nnictl import resolve
         say(resolve(args.config), end='')
