@@ -16,6 +16,8 @@ from .evidence import speedup
 from .retrofits import Retrofit
 
 HOLDS, FAILS, UNCLEAR, ERROR = 'holds', 'does not hold', 'unclear', 'cannot be measured'
+ELSEWHERE = 'cannot be checked here'
+"""The claim is for another processor or number of threads: what is measured here neither confirms nor refutes it."""
 SLACK = 0.9
 """A claimed speedup holds here if at least this part of it is measured: a part of the difference is noise."""
 
@@ -62,15 +64,26 @@ def judge(claim: Mapping[str, Any], measured: Mapping[str, Any]) -> tuple[str, s
     """The verdict on a claimed speedup, and why.
 
     It holds where the measured median reaches ``SLACK`` of it. Where it does not, but the measurement is noisy and its
-    upper quartile does, nothing can be told.
+    upper quartile does, nothing can be told; nor where the claim is for another processor or number of threads.
     """
     if not claim.get('speedup'):
         return UNCLEAR, 'nothing is claimed for this runtime'
     wanted = claim['speedup']
     got = f'{measured["speedup"]:.2f}x here, {wanted:.2f}x claimed'
-    where = '' if claim.get('cpu') == cpu_name() else f' on {claim.get("cpu") or "another machine"}'
+    other = _other_conditions(claim, measured)
     if measured['speedup'] >= SLACK * wanted:
-        return HOLDS, got + where
+        return HOLDS, got + (f' with {other}' if other else '')
+    if other:
+        return ELSEWHERE, f'{got} with {other}; nothing here confirms or refutes it'
     if measured['noisy'] and measured['speedup_high'] >= SLACK * wanted:
-        return UNCLEAR, f'{got}{where}; the measurement is noisy, try again on a quiet machine or with more --seconds'
-    return FAILS, got + where
+        return UNCLEAR, f'{got}; the measurement is noisy, try again on a quiet machine or with more --seconds'
+    return FAILS, got
+
+
+def _other_conditions(claim: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
+    """What a claim was measured with that differs here, or ''. One that names no processor is for all of them."""
+    cpu = claim.get('cpu')
+    if cpu not in (None, measured.get('cpu', cpu_name())):
+        return f'another processor ({cpu})'
+    threads = claim.get('threads')
+    return '' if threads in (None, measured.get('threads', threads)) else f'{threads} threads'

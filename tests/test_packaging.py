@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 import shutil
 import subprocess
 import sys
@@ -110,6 +111,10 @@ def test_sdist_and_wheel_hold_every_file_that_code_reads(options: configparser.S
             if path.is_file() and path.suffix != '.pyc':
                 assert f'{name.replace(".", "/")}/{path.relative_to(ROOT / folder).as_posix()}' in packed
                 assert (dist['source'] / path.relative_to(ROOT)).is_file()
+    # On the page of a package index, relative links lead nowhere.
+    metadata = zipfile.ZipFile(dist['wheel']).read(next(n for n in packed if n.endswith('METADATA'))).decode()
+    assert '[timm](https://github.com/' in metadata and 'retrofit your own trained model' in metadata
+    assert re.findall(r'\]\((?!https?://|#)', metadata) == []
     # What a person who only has the sdist needs to test and cite it.
     for name in ('LICENSE', 'README.md', 'CHANGELOG.md', 'CITATION.cff', 'Makefile', 'tests/conftest.py', 'docs/index.md'):
         assert (dist['source'] / name).is_file(), name

@@ -34,7 +34,7 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
                       'with --budget, the operators to choose from (default: those of the zoo)')
     what.add_argument('--from-run', type=Path, metavar='RUN_DIR', help="the best operator of a search, in the search's model")
     what.add_argument('--candidate', default='', metavar='ID', help='another candidate of the run')
-    what.add_argument('--budget', metavar='8ms|60%%|loss=X', help='choose per group of slots: what loses least within a '
+    what.add_argument('--budget', metavar='8ms|60%|loss=X', help='choose per group of slots: what loses least within a '
                       'latency, or is fastest within a loss (points of accuracy with --data, else error of the slots)')
     what.add_argument('--group-by', default='shape', choices=('shape', 'stage', 'kind', 'slot', 'model'),
                       help='which slots share a choice (default: %(default)s)')

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from syno_nni.errors import ConfigError
@@ -14,6 +15,7 @@ from .terminal import say
 
 if TYPE_CHECKING:
     from syno_nni.model_zoo import Retrofit
+    from syno_nni.model_zoo.gains import Gain
 
 
 def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
@@ -41,29 +43,34 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from syno_nni import model_zoo
+    from syno_nni.model_zoo.gains import gains
     entries = [model_zoo.load(name) for name in model_zoo.names()]
     models = [model_zoo.load_retrofit(name) for name in model_zoo.retrofit_names()]
+    found = gains((m.name, m.base, claim) for m in models for claim in m.claims)
     if args.json:
         say(json.dumps(
             [{'name': e.name, 'id': e.operator.id, 'family': e.family, 'source': e.source,
               'formula': str(e.operator), 'published': [dict(p) for p in e.published]} for e in entries]
             + [{'name': m.name, 'base': m.base, 'fill': dict(m.fill), 'claims': [dict(c) for c in m.claims],
+                'gain': asdict(found[m.name]) | {'speedup': found[m.name].speedup} if m.name in found else None,
                 'published': m.published()} for m in models], indent=2))
     else:
         say(columns([('operator', 'id', 'formula'),
                        *((e.name, e.operator.id, shorten(str(e.operator), 76)) for e in entries)]))
         say()
-        say(columns([('retrofitted model', 'evidence'), *((m.name, _evidence(m)) for m in models)]))
+        say(columns([('retrofitted model', 'evidence'), *((m.name, _evidence(m, found.get(m.name))) for m in models)]))
     return 0
 
 
-def _evidence(model: Retrofit) -> str:
-    """The best measured speedup and the measured accuracies, or what was published."""
+def _evidence(model: Retrofit, gain: Gain | None) -> str:
+    """What it gains, where it is no faster, and the measured accuracies; or what was published."""
     import numpy as np
     found = []
-    if speedups := [c for c in model.claims if c.get('speedup')]:
-        best = max(speedups, key=lambda c: c['speedup'])
-        found.append(f'measured: {best["speedup"]:.2f}x in {best["runtime"]} on {best.get("cpu") or "?"}')
+    if gain is not None:
+        found.append(f'measured: {gain.speedup:.2f}x (in {gain.runtime}, the original in {gain.original_runtime}) on '
+                     f'{gain.cpu or "?"}')
+    if slower := [f'{c["speedup"]:.2f}x in {c["runtime"]}' for c in model.claims if c.get('speedup', 1) < 1]:
+        found.append(f'slower than the original: {", ".join(slower)}')
     for claim in model.claims:
         if claim.get('accuracy') and claim.get('baseline_accuracy'):
             ours, original = (f'{100 * float(np.mean(claim[key])):.1f} %' for key in ('accuracy', 'baseline_accuracy'))

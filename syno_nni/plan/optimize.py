@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 T = TypeVar('T')
 BEAM = 12
 ORDERS = 8
+LONGEST_FOLDING = 4e9
+"""Multiply-adds on weights alone that a plan may have where another has fewer: every step of training makes them, too, and
+these take seconds."""
 _CACHE: OrderedDict[tuple, tuple[Plan, ...]] = OrderedDict()
 _CACHE_SIZE = 512
 
@@ -55,6 +58,12 @@ class Plan:
         """The multiply-adds that the calls on data execute."""
         constant = self.program.constant_registers()
         return sum(multiply_adds(self.program, s) for s in self.program.steps if s.output not in constant)
+
+    @property
+    def folding_macs(self) -> int:
+        """Those that the calls on weights alone execute, once in the deploy form and in every call of the other."""
+        constant = self.program.constant_registers()
+        return sum(multiply_adds(self.program, s) for s in self.program.steps if s.output in constant)
 
     def __str__(self) -> str:
         return str(self.program)
@@ -90,7 +99,7 @@ def _enumerate(op: ConcreteOperator, machine: Machine) -> list[Plan]:
     if not found:
         program = simplify(_scaled(lowering.plain))
         return [Plan(program, seconds(program, machine), op.batch is not None)]
-    return sorted(found.values(), key=lambda plan: plan.cost)
+    return sorted(found.values(), key=lambda plan: (plan.folding_macs > LONGEST_FOLDING, plan.cost))
 
 
 def _programs(lowering: Lowering, order: Order, machine: Machine, factor: Fraction = Fraction(1)) -> list[Program]:
