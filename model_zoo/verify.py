@@ -1,7 +1,7 @@
 """Measuring a zoo model's claims again: does what its file says hold on this machine?"""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,8 @@ class Verdict:
     reason: str
 
 
-def verify(entry: Retrofit, *, runtime: str | None = None, threads: int | None = None, seconds: float = 3.0) -> list[Verdict]:
+def verify(entry: Retrofit, *, runtime: str | None = None, threads: int | None = None, seconds: float = 3.0,
+           progress: Callable[[list[dict[str, Any]]], Iterable[Mapping[str, Any]]] = iter) -> list[Verdict]:
     """Measure every claimed speedup of a zoo model again, the retrofit in turns with the original.
 
     Args:
@@ -39,6 +40,7 @@ def verify(entry: Retrofit, *, runtime: str | None = None, threads: int | None =
         runtime: only claims of this runtime; where there is none, it is measured without a claim to compare with.
         threads: None for the claim's own number, or torch's.
         seconds: for each measurement.
+        progress: gets the claims and gives them back one by one, such as ``tqdm``.
     """
     claims = [c for c in entry.claims if c.get('speedup') and runtime in (None, c.get('runtime'))]
     if not claims:
@@ -47,7 +49,7 @@ def verify(entry: Retrofit, *, runtime: str | None = None, threads: int | None =
     example = torch.randn(1, *size)
     original = create_backbone(entry.base, **entry.base_args).eval()
     result = timm.create_model(entry.name, img_size=size[1:]).eval()
-    return [_check(claim, original, result, example, threads, seconds) for claim in claims]
+    return [_check(claim, original, result, example, threads, seconds) for claim in progress(claims)]
 
 
 def _check(claim: Mapping[str, Any], original: Any, result: Any, example: Any, threads: int | None,

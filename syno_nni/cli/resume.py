@@ -23,4 +23,4 @@ def run(args: argparse.Namespace) -> int:
     from syno_nni.run.directory import run_config
     config = with_run_options(run_config(args.run_dir), args)
     from .running import carry_out
-    return carry_out(config, args.run_dir, resume=True)
+    return carry_out(config, args.run_dir, args, resume=True)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -66,6 +67,7 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
                      'openvino, separated by commas, or none (default: %(default)s)')
     out.add_argument('--threads', type=positive, metavar='N', help='(default: all cores)')
     out.add_argument('--seconds', type=seconds, default=3.0, help='of measuring per runtime (default: %(default)s)')
+    out.add_argument('--json', action='store_true', help='print the evidence as JSON, and nothing else on stdout')
     parser.set_defaults(run=run)
 
 
@@ -74,6 +76,10 @@ def run(args: argparse.Namespace) -> int:
     from syno_nni.search.recipe import make_retrofit
     done = make_retrofit(_recipe(args), command=shlex.join(['syno-nni', *sys.argv[1:]]))
     folder = done.save(args.out, onnx=args.onnx)
+    if args.json:
+        files = sorted(path.name for path in folder.iterdir())
+        say(json.dumps({'folder': str(folder), 'files': files, **done.evidence}, indent=2))
+        return 0
     if done.choice is not None:
         say(_choices(done.choice), end='\n\n')
     say(_summary(done.evidence))

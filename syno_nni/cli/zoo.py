@@ -28,6 +28,7 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
     parser.add_argument('--runtime', choices=RUNTIMES, help='verify in this one only')
     parser.add_argument('--threads', type=positive, metavar='N', help='(default: as claimed)')
     parser.add_argument('--seconds', type=seconds, default=3.0, help='of measuring (default: %(default)s)')
+    parser.add_argument('--quiet', action='store_true', help='verify without a progress bar')
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(run=run)
 
@@ -109,13 +110,16 @@ def _unknown(name: str) -> Any:
 def _verify(args: argparse.Namespace) -> int:
     from syno_nni import model_zoo
     from syno_nni.model_zoo.verify import FAILS, verify
+
+    from .progress import each
     if args.name not in model_zoo.retrofit_names():
         if model_zoo.find(args.name):
             raise ConfigError(f'{args.name} is an operator; verify a model that holds it, such as '
                               + next((n for n in model_zoo.retrofit_names()
                                       if args.name in model_zoo.load_retrofit(n).operators), 'none yet'))
         _unknown(args.name)
-    verdicts = verify(model_zoo.load_retrofit(args.name), runtime=args.runtime, threads=args.threads, seconds=args.seconds)
+    verdicts = verify(model_zoo.load_retrofit(args.name), runtime=args.runtime, threads=args.threads, seconds=args.seconds,
+                      progress=lambda claims: each(claims, f'verify {args.name}', 'claim', quiet=args.quiet))
     if args.json:
         say(json.dumps([{'claim': dict(v.claim), 'measured': dict(v.measured), 'verdict': v.verdict, 'reason': v.reason}
                           for v in verdicts], indent=2))

@@ -23,6 +23,16 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert f'syno-nni {name}' in said and '%%' not in said and '%(' not in said
 
 
+def test_every_command_that_prints_data_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    names = {command.__name__.rpartition('.')[2] for command in COMMANDS} - {'nnictl'}
+    for name in names:
+        with pytest.raises(SystemExit):
+            main([name, '--help'])
+        said = capsys.readouterr().out
+        assert '--json' in said, name
+        assert ('--quiet' in said) == (name in ('search', 'resume', 'zoo')), name
+
+
 @pytest.mark.parametrize('argv', [[], ['dance'], ['search', '--max-trials', '0'], ['search', '--engine', 'cloud'],
                                   ['show'], ['show', 'conv2d', '--sizes', 'C_in'], ['resume']])
 def test_wrong_usage_exits_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
