@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,9 @@ from syno_nni.measure import RUNTIMES
 from syno_nni.measure.lock import measurement_lock
 from syno_nni.measure.onnx import export_onnx
 from syno_nni.measure.turns import take_turns
+from syno_nni.model_zoo import gains as zoo_gains
 from syno_nni.model_zoo.evidence import change, speedup
+from syno_nni.model_zoo.gains import Gain, Row
 from syno_nni.search_spaces.slots import find_slots
 
 PATH = RESULTS / 'models.json'
@@ -158,35 +159,15 @@ def replace_claims(name: str, kind: str, claims: list[dict[str, Any]]) -> None:
     path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + '\n')
 
 
-@dataclass(frozen=True)
-class Gain:
-    """A retrofit in its best runtime against the original in its own."""
-    runtime: str
-    ms: float
-    speedup: float
-
-
-def originals(rows: dict[str, Any], base: str) -> dict[str, float]:
-    """Milliseconds of an architecture per runtime: the median over the retrofits that it was measured beside."""
-    times: dict[str, list[float]] = {}
-    for r in rows.values():
-        if 'speedup' in r and r['name'] not in FAMILIES and model_zoo.load_retrofit(r['name']).base == base:
-            times.setdefault(r['runtime'], []).append(r['baseline_latency_ms'])
-    return {runtime: float(np.median(values)) for runtime, values in times.items()}
+def of_zoo(rows: dict[str, Any]) -> list[Row]:
+    """The measured rows of retrofits, beside which are those of the originals in int8."""
+    return [(r['name'], model_zoo.load_retrofit(r['name']).base, r) for r in rows.values()
+            if 'speedup' in r and r['name'] not in FAMILIES]
 
 
 def gains(rows: dict[str, Any]) -> dict[str, Gain]:
     """What every measured retrofit gains."""
-    best: dict[str, Gain] = {}
-    for r in rows.values():
-        if 'speedup' not in r or r['name'] in FAMILIES:
-            continue
-        original = originals(rows, model_zoo.load_retrofit(r['name']).base)
-        # The retrofit's time is the original's in this runtime, divided by the measured ratio.
-        ms = original[r['runtime']] / r['speedup']
-        if r['name'] not in best or ms < best[r['name']].ms:
-            best[r['name']] = Gain(r['runtime'], ms, min(original.values()) / ms)
-    return best
+    return zoo_gains.gains(of_zoo(rows))
 
 
 def matches(name: str, patterns: str) -> bool:
@@ -219,7 +200,7 @@ def document(rows: dict[str, Any]) -> str:
         quantized = rows.get(f'{base}/int8', {})
         rival = (f'{quantized["speedup"]:.2f}x of float32 there' if 'speedup' in quantized else
                  f'failed: {quantized["error"][:80]}' if quantized else 'not measured')
-        original = originals(rows, base)
+        original = zoo_gains.originals(row for row in of_zoo(rows) if row[1] == base)
         runtime = min(original, key=original.__getitem__)
         lines.append(f'| {base} | {original[runtime]:.1f} ms, {runtime} (of {", ".join(sorted(original))}) | '
                      f'{name}, {gain.runtime} | {gain.ms:.1f} | {gain.speedup:.2f}x | {rival} |')

@@ -1,12 +1,7 @@
-"""Operators and retrofitted models with their evidence; importing it registers the retrofitted models with timm."""
-from __future__ import annotations
+"""Operators and retrofitted models with their evidence; reading them needs no torch.
 
-from . import timm_models  # noqa: F401
-from .entries import ZooEntry, find, load, names
-from .folder import load_folder, save_folder
-from .module_folder import load as load_any
-from .module_folder import save_module
-from .retrofits import Retrofit, load_retrofit, retrofit_names
+``import syno_nni`` has registered the retrofitted models with timm, see :mod:`syno_nni._with_timm`.
+"""
+import lazy_loader as lazy
 
-__all__ = ['Retrofit', 'ZooEntry', 'find', 'load', 'load_any', 'load_folder', 'load_retrofit', 'names', 'retrofit_names',
-           'save_folder', 'save_module']
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -88,6 +88,10 @@ def load(folder: str | Path, model: nn.Module | None = None, **kwargs: Any) -> n
     return filled.eval()
 
 
+load_any = load
+"""The name of :func:`load` in the package, where another ``load`` reads an operator."""
+
+
 def _config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / CONFIG, error=ZooError, what='the configuration of the folder')
     if not isinstance(config, dict):

@@ -4,9 +4,15 @@ from .base import Proposal as Proposal
 from .base import SynoStrategy as SynoStrategy
 from .by_name import check_strategy as check_strategy
 from .by_name import make_strategy as make_strategy
+from .by_name import nni_strategy_names as nni_strategy_names
 from .by_name import strategy_names as strategy_names
 from .by_name import strategy_of as strategy_of
 from .evolution import SynoEvolution as SynoEvolution
 from .mcts import SynoMCTS as SynoMCTS
+from .of_nni import NniGridSearch as NniGridSearch
+from .of_nni import NniPolicyBasedRL as NniPolicyBasedRL
+from .of_nni import NniRandom as NniRandom
+from .of_nni import NniRegularizedEvolution as NniRegularizedEvolution
+from .of_nni import NniTPE as NniTPE
 from .random import SynoRandom as SynoRandom
 from .tuner import SynoTuner as SynoTuner

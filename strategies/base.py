@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
@@ -27,7 +27,7 @@ from nni.nas.space import ExecutableModelSpace, ModelStatus
 from nni.nas.strategy import Strategy
 from pydantic import Field
 
-from syno_nni.errors import EngineError, SpaceError, SynoError
+from syno_nni.errors import EngineError, SynoError
 from syno_nni.nas.mutable import OperatorChoice
 from syno_nni.nas.signals import shielded, stop_if_asked
 from syno_nni.nas.stages import Reference
@@ -36,6 +36,7 @@ from syno_nni.run.records import Abandoned, Error, Intermediate, OutcomeKind, Re
 from syno_nni.run.state import RunState
 
 from .arguments import Above0, AtLeastOne
+from .settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -98,6 +99,8 @@ class SynoStrategy(Strategy):
         """Outcomes in the order in which they came in, those of the baseline and of earlier runs included."""
         self.choices: dict[str, OperatorChoice] = {}
         """The choices of the model space by label; known once the strategy is initialized."""
+        self.beside: Settings | None = None
+        """What the space chooses beside operators; None where it chooses nothing else. Subclasses never see the values."""
         self.ended: Literal['budget', 'time', 'exhausted'] | None = None
         """Why the search stopped of itself."""
         self._lock = threading.RLock()
@@ -216,9 +219,8 @@ class SynoStrategy(Strategy):
     def _initialize(self, model_space: ExecutableModelSpace, engine: ExecutionEngine) -> ExecutableModelSpace:
         mutables = model_space.simplify()
         self.choices = {label: m for label, m in mutables.items() if isinstance(m, OperatorChoice)}
-        if not self.choices or len(self.choices) < len(mutables):
-            raise SpaceError(f'{type(self).__name__} wants a model space whose mutables are all OperatorChoice, got '
-                             f'{mutables or "none"}')
+        settings = Settings(mutables, type(self).__name__)
+        self.beside = settings if settings.mutables else None
         for event, callback in self._callbacks():
             engine.register_model_event_callback(event, callback)
         return model_space
@@ -263,20 +265,22 @@ class SynoStrategy(Strategy):
         with self._lock:
             for outcome in self._past:
                 if not outcome.candidate.is_baseline:
-                    self.expect(outcome.candidate)
+                    self.expect(self._of_operators(outcome.candidate))
                 self._learn(outcome)
             self._past = []
             for candidate in list(self._waiting):
                 if not candidate.is_baseline:
-                    self.expect(candidate)
+                    self.expect(self._of_operators(candidate))
                 attempts = self._attempts.get(candidate.number, 0)
                 if self.max_attempts is not None and attempts >= self.max_attempts:
                     self._waiting.remove(candidate)
                     self._conclude(Outcome.failed(
                         candidate, OutcomeKind.LOST,
                         f'killed {attempts} times with it; what follows differs from an uninterrupted search'))
+            original = {**dict.fromkeys(self.choices, KEEP), **(self.beside.default() if self.beside else {})}
             if self.baseline and BASELINE not in self._known:
-                self._waiting.insert(0, Candidate(0, dict.fromkeys(self.choices, KEEP)))
+                self._waiting.insert(0, Candidate(0, original))
+            self._known.add(sample_id(original))
             self._known.add(BASELINE)
 
     # --- submitting --------------------------------------------------------------------------------------------------
@@ -303,11 +307,13 @@ class SynoStrategy(Strategy):
                 proposal = self.propose(rng)
                 if proposal is None:
                     break
+                if self.beside:
+                    proposal = replace(proposal, sample={**proposal.sample, **self.beside.propose(rng, self.history)})
                 if not self.is_known(proposal.sample):
                     candidate = Candidate(self._next, proposal.sample, proposal.note)
                     self._known.add(candidate.id)
                     self._next += 1
-                    self.expect(candidate)
+                    self.expect(self._of_operators(candidate))
                     return candidate
             self._exhausted = True
             _log.warning('no new operator in %d proposals: the space seems exhausted', self.patience)
@@ -320,7 +326,8 @@ class SynoStrategy(Strategy):
             candidate = self._next_candidate()
             if candidate is None:
                 return False
-            model = self.model_space.freeze(dict(candidate.sample))
+            sample = dict(candidate.sample)
+            model = self.model_space.freeze(self.beside.decoded(sample) if self.beside else sample)
             with shielded():
                 self._record_submission(candidate)
                 self._flights[model] = _Flight(candidate, time.monotonic())
@@ -430,7 +437,11 @@ class SynoStrategy(Strategy):
             self._share_baseline()
             return
         self._unstarted += not outcome.started
-        self.observe(outcome)
+        self.observe(replace(outcome, candidate=self._of_operators(outcome.candidate)))
+
+    def _of_operators(self, candidate: Candidate) -> Candidate:
+        """What a subclass sees of a candidate."""
+        return replace(candidate, sample=self.beside.without(candidate.sample)) if self.beside else candidate
 
     @property
     def reference(self) -> Reference:

@@ -14,12 +14,19 @@ if TYPE_CHECKING:
 
     from .base import SynoStrategy
 
-_BY_NAME = {'random': 'SynoRandom', 'evolution': 'SynoEvolution', 'mcts': 'SynoMCTS'}
+_OURS = {'random': 'SynoRandom', 'evolution': 'SynoEvolution', 'mcts': 'SynoMCTS'}
+_OF_NNI = {name: f'Nni{name}' for name in ('Random', 'GridSearch', 'RegularizedEvolution', 'TPE', 'PolicyBasedRL')}
+_BY_NAME = _OURS | _OF_NNI
 
 
 def strategy_names() -> tuple[str, ...]:
-    """The names that :func:`make_strategy` knows."""
-    return tuple(_BY_NAME)
+    """The names of our strategies, all of which :func:`make_strategy` knows."""
+    return tuple(_OURS)
+
+
+def nni_strategy_names() -> tuple[str, ...]:
+    """The names of NNI's strategies that it knows beside them, as NNI writes them."""
+    return tuple(_OF_NNI)
 
 
 def make_strategy(name: str, **arguments: Any) -> SynoStrategy:

@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from syno_nni.run.config import SearchConfig
+if TYPE_CHECKING:
+    from syno_nni.run.config import SearchConfig
 
 
 class SubParsers(Protocol):
@@ -46,12 +47,19 @@ def binding(text: str) -> dict[str, int]:
     return sizes
 
 
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """How much is printed, and in which form; for commands that take long."""
+    parser.add_argument('--quiet', action='store_true', help='print the result alone: no progress')
+    parser.add_argument('--json', action='store_true', help='print the result as JSON, and nothing else on stdout')
+
+
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The options that change how a run goes on, but not what it is."""
     parser.add_argument('--engine', choices=('sequential', 'local', 'remote'), help="sequential: in this process; "
                         "local: NNI's local training service, with its web UI; remote: machines reached by SSH")
     parser.add_argument('--port', type=positive, metavar='PORT', help='of the web UI')
     parser.add_argument('--max-trials', type=positive, metavar='N', help='evaluate N operators in all')
+    add_output_options(parser)
 
 
 def with_run_options(config: SearchConfig, args: argparse.Namespace) -> SearchConfig:

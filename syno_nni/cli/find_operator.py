@@ -10,6 +10,7 @@ from syno_nni import model_zoo
 from syno_nni.errors import FormulaError, JournalError
 from syno_nni.files import show_path
 from syno_nni.operator import Operator, classics
+from syno_nni.run.candidate import is_setting
 from syno_nni.run.directory import load_run
 from syno_nni.run.state import RunState
 from syno_nni.text import did_you_mean
@@ -73,5 +74,6 @@ def _load(run_dir: Path, required: bool) -> RunState:
 
 
 def _in_run(text: str, state: RunState) -> Operator | None:
-    formulas = (formula for candidate in state.operators for formula in candidate.sample.values() if '=' in formula)
+    formulas = (formula for candidate in state.operators for formula in candidate.sample.values()
+                if '=' in formula and not is_setting(formula))
     return next((op for op in map(Operator.parse, formulas) if op.id.startswith(text)), None)

@@ -3,8 +3,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from syno_nni.run.candidate import BASELINE
 from syno_nni.run.records import Finished, Header, OutcomeKind, Record, Resumed, Submitted
@@ -17,14 +19,22 @@ _WIDTH = 118
 
 
 class Progress:
-    """A journal listener that draws a tqdm bar on stderr and writes lines to stdout. Use as a context manager."""
+    """A journal listener that draws a tqdm bar on stderr and writes lines to stdout. Use as a context manager.
 
-    def __init__(self, total: int, run_dir: Path) -> None:
+    Args:
+        total: how many operators are evaluated in all.
+        run_dir: of the run.
+        lines: whether to write lines; not where stdout is for the result alone.
+        bar: whether to draw the bar, where stderr is a terminal.
+    """
+
+    def __init__(self, total: int, run_dir: Path, *, lines: bool = True, bar: bool = True) -> None:
         from tqdm import tqdm
         self._run_dir = run_dir
+        self._lines = lines
         # To a file or a pipe, lines are enough.
         self._bar = tqdm(total=total, desc='search', unit='operator', leave=False, dynamic_ncols=True,
-                         disable=not sys.stderr.isatty(), smoothing=0.1)
+                         disable=not bar or not sys.stderr.isatty(), smoothing=0.1)
 
     def __enter__(self) -> Progress:
         return self
@@ -45,6 +55,8 @@ class Progress:
     def tell(self, line: str) -> None:
         """Write a line to stdout without disturbing the bar. Nothing happens where nobody reads any more: a search does not
         end because its terminal was closed."""
+        if not self._lines:
+            return
         with contextlib.suppress(OSError), self._bar.external_write_mode():
             say(line)
 
@@ -53,6 +65,15 @@ class Progress:
         if state.best is not None:
             self._bar.set_postfix_str(f'best {state.best.metrics.get("default", 0):.3f}', refresh=False)
         self._bar.refresh()
+
+
+_Item = TypeVar('_Item')
+
+
+def each(items: Iterable[_Item], what: str, unit: str, *, quiet: bool = False) -> Iterable[_Item]:
+    """The items, with a bar on stderr that says how far their consumer is; none where stderr is no terminal."""
+    from tqdm import tqdm
+    return tqdm(items, desc=what, unit=unit, leave=False, dynamic_ncols=True, disable=quiet or not sys.stderr.isatty())
 
 
 def outcome_line(candidate: Trial, state: RunState, total: int) -> str:

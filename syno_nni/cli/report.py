@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from syno_nni.run.directory import load_run
-
 from .arguments import SubParsers
 from .terminal import say
 
@@ -38,6 +36,7 @@ def facts_of(state: RunState) -> ModelFacts:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from syno_nni.run.directory import load_run
     from syno_nni.run.report import report_data, text_report, write_report
     state = load_run(args.run_dir)
     facts = facts_of(state)

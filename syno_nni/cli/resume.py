@@ -4,8 +4,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from syno_nni.run.directory import run_config
-
 from .arguments import SubParsers, add_run_options, with_run_options
 
 
@@ -22,6 +20,7 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from syno_nni.run.directory import run_config
     config = with_run_options(run_config(args.run_dir), args)
     from .running import carry_out
-    return carry_out(config, args.run_dir, resume=True)
+    return carry_out(config, args.run_dir, args, resume=True)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -34,7 +35,7 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
                       'with --budget, the operators to choose from (default: those of the zoo)')
     what.add_argument('--from-run', type=Path, metavar='RUN_DIR', help="the best operator of a search, in the search's model")
     what.add_argument('--candidate', default='', metavar='ID', help='another candidate of the run')
-    what.add_argument('--budget', metavar='8ms|60%%|loss=X', help='choose per group of slots: what loses least within a '
+    what.add_argument('--budget', metavar='8ms|60%|loss=X', help='choose per group of slots: what loses least within a '
                       'latency, or is fastest within a loss (points of accuracy with --data, else error of the slots)')
     what.add_argument('--group-by', default='shape', choices=('shape', 'stage', 'kind', 'slot', 'model'),
                       help='which slots share a choice (default: %(default)s)')
@@ -66,6 +67,7 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
                      'openvino, separated by commas, or none (default: %(default)s)')
     out.add_argument('--threads', type=positive, metavar='N', help='(default: all cores)')
     out.add_argument('--seconds', type=seconds, default=3.0, help='of measuring per runtime (default: %(default)s)')
+    out.add_argument('--json', action='store_true', help='print the evidence as JSON, and nothing else on stdout')
     parser.set_defaults(run=run)
 
 
@@ -74,11 +76,15 @@ def run(args: argparse.Namespace) -> int:
     from syno_nni.search.recipe import make_retrofit
     done = make_retrofit(_recipe(args), command=shlex.join(['syno-nni', *sys.argv[1:]]))
     folder = done.save(args.out, onnx=args.onnx)
+    if args.json:
+        files = sorted(path.name for path in folder.iterdir())
+        say(json.dumps({'folder': str(folder), 'files': files, **done.evidence}, indent=2))
+        return 0
     if done.choice is not None:
         say(_choices(done.choice), end='\n\n')
     say(_summary(done.evidence))
     say(f'\nWritten to {folder}: {", ".join(sorted(p.name for p in folder.iterdir()))}')
-    say(f"Load with: import syno_nni.model_zoo; timm.create_model('local-dir:{folder}', pretrained=True)")
+    say(f"Load with: import syno_nni; timm.create_model('local-dir:{folder}', pretrained=True)")
     return 0
 
 

@@ -2,12 +2,8 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
-
-from syno_nni.errors import ConfigError
-from syno_nni.files import check_path
-from syno_nni.run.config import is_nnictl_file, load_config, load_yaml
-from syno_nni.run.directory import new_run_directory, planned_run_directory
 
 from .arguments import SubParsers, add_run_options, with_run_options
 from .terminal import say
@@ -29,16 +25,21 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
+    from syno_nni.errors import ConfigError
+    from syno_nni.files import check_path
+    from syno_nni.run.config import is_nnictl_file, load_config, load_yaml, parse_yaml
+    from syno_nni.run.directory import new_run_directory, planned_run_directory
     if args.dry_run and args.config is not None and is_nnictl_file(load_yaml(args.config)):
         from .nnictl import resolve
-        say(resolve(args.config), end='')
+        text = resolve(args.config)
+        say(f'{json.dumps(parse_yaml(text, args.config), indent=2)}\n' if args.json else text, end='')
         return 0
     config = with_run_options(load_config(args.config), args)
     if args.dry_run:
         check_path(args.run_dir or planned_run_directory(config), error=ConfigError, what='the run directory')
         from syno_nni.search.preflight import check
         check(config)
-        say(config.to_yaml(), end='')
+        say(f'{json.dumps(config.to_dict(), indent=2)}\n' if args.json else config.to_yaml(), end='')
         return 0
     from .running import carry_out
-    return carry_out(config, args.run_dir or new_run_directory(config), resume=False)
+    return carry_out(config, args.run_dir or new_run_directory(config), args, resume=False)

@@ -5,16 +5,17 @@ import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from syno_nni.errors import GraphError, SizeError
 from syno_nni.files import check_path, show_path
-from syno_nni.operator import Operator
-from syno_nni.operator.example_sizes import EXAMPLE_SIZES
 from syno_nni.text import quantity
 
 from .arguments import SubParsers, binding
 from .terminal import say
+
+if TYPE_CHECKING:
+    from syno_nni.operator import Operator
 
 
 def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
@@ -56,6 +57,7 @@ def describe(operator: Operator, sizes: Mapping[str, int], source: str = '') -> 
     Raises:
         SizeError: ``sizes`` has a variable that the operator lacks, or the operator has no shape at these sizes.
     """
+    from syno_nni.operator.example_sizes import EXAMPLE_SIZES
     wanted = sorted(operator.variables, key=[*EXAMPLE_SIZES, *sorted(operator.variables)].index)
     unknown = sorted(set(sizes) - set(wanted))
     if unknown:

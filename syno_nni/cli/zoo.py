@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from syno_nni.errors import ConfigError
@@ -14,6 +15,7 @@ from .terminal import say
 
 if TYPE_CHECKING:
     from syno_nni.model_zoo import Retrofit
+    from syno_nni.model_zoo.gains import Gain
 
 
 def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
@@ -26,6 +28,7 @@ def add_parser(commands: SubParsers, common: argparse.ArgumentParser) -> None:
     parser.add_argument('--runtime', choices=RUNTIMES, help='verify in this one only')
     parser.add_argument('--threads', type=positive, metavar='N', help='(default: as claimed)')
     parser.add_argument('--seconds', type=seconds, default=3.0, help='of measuring (default: %(default)s)')
+    parser.add_argument('--quiet', action='store_true', help='verify without a progress bar')
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(run=run)
 
@@ -41,29 +44,34 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from syno_nni import model_zoo
+    from syno_nni.model_zoo.gains import gains
     entries = [model_zoo.load(name) for name in model_zoo.names()]
     models = [model_zoo.load_retrofit(name) for name in model_zoo.retrofit_names()]
+    found = gains((m.name, m.base, claim) for m in models for claim in m.claims)
     if args.json:
         say(json.dumps(
             [{'name': e.name, 'id': e.operator.id, 'family': e.family, 'source': e.source,
               'formula': str(e.operator), 'published': [dict(p) for p in e.published]} for e in entries]
             + [{'name': m.name, 'base': m.base, 'fill': dict(m.fill), 'claims': [dict(c) for c in m.claims],
+                'gain': asdict(found[m.name]) | {'speedup': found[m.name].speedup} if m.name in found else None,
                 'published': m.published()} for m in models], indent=2))
     else:
         say(columns([('operator', 'id', 'formula'),
                        *((e.name, e.operator.id, shorten(str(e.operator), 76)) for e in entries)]))
         say()
-        say(columns([('retrofitted model', 'evidence'), *((m.name, _evidence(m)) for m in models)]))
+        say(columns([('retrofitted model', 'evidence'), *((m.name, _evidence(m, found.get(m.name))) for m in models)]))
     return 0
 
 
-def _evidence(model: Retrofit) -> str:
-    """The best measured speedup and the measured accuracies, or what was published."""
+def _evidence(model: Retrofit, gain: Gain | None) -> str:
+    """What it gains, where it is no faster, and the measured accuracies; or what was published."""
     import numpy as np
     found = []
-    if speedups := [c for c in model.claims if c.get('speedup')]:
-        best = max(speedups, key=lambda c: c['speedup'])
-        found.append(f'measured: {best["speedup"]:.2f}x in {best["runtime"]} on {best.get("cpu") or "?"}')
+    if gain is not None:
+        found.append(f'measured: {gain.speedup:.2f}x (in {gain.runtime}, the original in {gain.original_runtime}) on '
+                     f'{gain.cpu or "?"}')
+    if slower := [f'{c["speedup"]:.2f}x in {c["runtime"]}' for c in model.claims if c.get('speedup', 1) < 1]:
+        found.append(f'slower than the original: {", ".join(slower)}')
     for claim in model.claims:
         if claim.get('accuracy') and claim.get('baseline_accuracy'):
             ours, original = (f'{100 * float(np.mean(claim[key])):.1f} %' for key in ('accuracy', 'baseline_accuracy'))
@@ -102,13 +110,16 @@ def _unknown(name: str) -> Any:
 def _verify(args: argparse.Namespace) -> int:
     from syno_nni import model_zoo
     from syno_nni.model_zoo.verify import FAILS, verify
+
+    from .progress import each
     if args.name not in model_zoo.retrofit_names():
         if model_zoo.find(args.name):
             raise ConfigError(f'{args.name} is an operator; verify a model that holds it, such as '
                               + next((n for n in model_zoo.retrofit_names()
                                       if args.name in model_zoo.load_retrofit(n).operators), 'none yet'))
         _unknown(args.name)
-    verdicts = verify(model_zoo.load_retrofit(args.name), runtime=args.runtime, threads=args.threads, seconds=args.seconds)
+    verdicts = verify(model_zoo.load_retrofit(args.name), runtime=args.runtime, threads=args.threads, seconds=args.seconds,
+                      progress=lambda claims: each(claims, f'verify {args.name}', 'claim', quiet=args.quiet))
     if args.json:
         say(json.dumps([{'claim': dict(v.claim), 'measured': dict(v.measured), 'verdict': v.verdict, 'reason': v.reason}
                           for v in verdicts], indent=2))

@@ -67,6 +67,12 @@ def operator_pool(space: SpaceSpec, size: int, *, seed: int = 0, label: str | No
     return Categorical(values, label=auto_label(label))
 
 
+def is_pool(mutable: object) -> bool:
+    """Whether a mutable is an :func:`operator_pool`."""
+    return isinstance(mutable, Categorical) and len(mutable.values) > 1 and mutable.values[0] == KEEP and all(
+        isinstance(value, str) and value.startswith('out[') for value in mutable.values[1:])
+
+
 def distinct_samples(space: OperatorSpace, rng: np.random.Generator | np.random.RandomState, tries: int) -> Iterator[str]:
     """The formulas of distinct samples, until so many tries are over."""
     seen: set[str] = set()

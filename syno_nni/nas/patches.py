@@ -9,6 +9,7 @@ Importing this module turns comments off (:func:`no_comments`); the others are a
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import inspect
 import logging
@@ -24,7 +25,7 @@ from typing import Any
 
 import nni
 
-from syno_nni.errors import EngineError
+from syno_nni.errors import EngineError, SpaceError
 from syno_nni.text import LONGEST_ERROR, one_line, shorten
 
 from . import messages
@@ -49,6 +50,7 @@ SHAPES = {
     'nni.experiment.experiment.Experiment._start_nni_manager': 'self, port, debug, run_mode, tuner_command_channel, tags',
     'nni.experiment.config.algorithm._AlgorithmConfig._validate_canonical': 'self',
     'nni.nas.execution.training_service.TunerCommandChannel': 'type',
+    'nni.nas.strategy.base.Strategy.initialize': 'self, model_space, engine',
     'nni.runtime.command_channel.websocket.connection._wait': 'coro',
     'nni.runtime.command_channel.websocket.connection._decrease_refcnt': '',
     'nni.runtime.msg_dispatcher_base.MsgDispatcherBase.enqueue_command': 'self, command, data',
@@ -124,6 +126,27 @@ def no_comments() -> None:
     NNI itself writes no comments."""
     check_shape('nni.common.serializer.load')
     nni.load.__kwdefaults__['ignore_comments'] = False
+
+
+def refusing_strategies(why_not: Callable[[type, list[Any]], str]) -> None:
+    """NNI 3.0 starts any strategy on any space, and those that cannot work fail by a ``KeyError: 0`` or a ``TypeError`` within.
+    From now on they raise :class:`SpaceError` with what ``why_not`` says of their class and the mutables, if it says
+    anything."""
+    from nni.nas.strategy.base import Strategy
+    if hasattr(Strategy.initialize, '__wrapped__'):
+        return
+    check_shape('nni.nas.strategy.base.Strategy.initialize')
+    initialize = Strategy.initialize
+
+    @functools.wraps(initialize)
+    def checked(self: Any, model_space: Any, engine: Any) -> Any:
+        # A space in NNI's other formats has mutables like any model space.
+        reason = why_not(type(self), list(model_space.simplify().values()))
+        if reason:
+            raise SpaceError(reason)
+        return initialize(self, model_space, engine)
+
+    Strategy.initialize = checked
 
 
 # --- whoever starts a manager, or talks to one -----------------------------------------------------------------------

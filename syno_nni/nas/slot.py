@@ -7,6 +7,8 @@ from nni.mutable import Sample, ensure_frozen
 from nni.nas.nn.pytorch import ModelSpace, MutableModule
 from torch import Tensor, nn
 
+from . import patches
+from .fitting_strategies import why_not
 from .mutable import KEEP, OperatorChoice, SpaceSpec, operator_pool
 
 __all__ = ['Fill', 'ModelSpace', 'OperatorSlot']
@@ -42,6 +44,7 @@ class OperatorSlot(MutableModule):
     def __init__(self, layer: nn.Module, fill: Fill, space: SpaceSpec, *, keep: float = 0.0, label: str = 'operator',
                  pool: int = 0, any_operator: bool = False) -> None:
         super().__init__()
+        patches.refusing_strategies(why_not)
         self.layer = layer
         self.fill = fill
         self.choice = self.add_mutable(operator_pool(space, pool, label=label) if pool else

@@ -29,6 +29,9 @@ BEAM = 12
 ORDERS = 8
 QUICK = 2
 """Orders, and partial programs at every stage, that an estimate looks at."""
+LONGEST_FOLDING = 4e9
+"""Multiply-adds on weights alone that a plan may have where another has fewer: every step of training makes them, too, and
+these take seconds."""
 _CACHE: OrderedDict[tuple, tuple[Plan, ...]] = OrderedDict()
 _CACHE_SIZE = 512
 
@@ -78,6 +81,12 @@ class Plan:
         return tuple(Work(s.kind, tuple(program.shape(r) for r in s.inputs), tuple(r in constant for r in s.inputs), s.shape,
                           s.arguments, times) for s in program.steps if s.output not in constant)
 
+    @property
+    def folding_macs(self) -> int:
+        """Those that the calls on weights alone execute, once in the deploy form and in every call of the other."""
+        constant = self.program.constant_registers()
+        return sum(multiply_adds(self.program, s) for s in self.program.steps if s.output in constant)
+
     def __str__(self) -> str:
         return str(self.program)
 
@@ -122,7 +131,7 @@ def _enumerate(op: ConcreteOperator, machine: Machine, orders: int = ORDERS, bea
     if not found:
         program = simplify(_scaled(lowering.plain))
         return [Plan(program, seconds(program, machine), op.batch is not None)]
-    return sorted(found.values(), key=lambda plan: plan.cost)
+    return sorted(found.values(), key=lambda plan: (plan.folding_macs > LONGEST_FOLDING, plan.cost))
 
 
 def _programs(lowering: Lowering, order: Order, machine: Machine, factor: Fraction = Fraction(1), width: int = BEAM,

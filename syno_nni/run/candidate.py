@@ -50,12 +50,13 @@ class Candidate:
 
     @cached_property
     def id(self) -> str:
-        """12 hex digits, equal for equal operators: the operator's own id when there is one choice.
+        """12 hex digits, equal for equal operators: the operator's own id when there is one choice. Number 0 is
+        :data:`BASELINE`, whatever a mixed space chooses for it beside operators.
 
         Raises:
             SynoError: a value is no formula.
         """
-        return sample_id(self.sample)
+        return sample_id(self.sample) if self.number else BASELINE
 
     @cached_property
     def formula(self) -> str:
@@ -83,13 +84,23 @@ class Candidate:
 
 def sample_id(sample: Mapping[str, str]) -> str:
     """The id of a sample; see :attr:`Candidate.id`."""
-    ids = {label: value if value == KEEP else Operator.parse(value).id for label, value in sample.items()}
+    ids = {label: value if value == KEEP or is_setting(value) else Operator.parse(value).id
+           for label, value in sample.items()}
     if set(ids.values()) == {KEEP}:
         return BASELINE
     if len(ids) == 1:
         return next(iter(ids.values()))
     text = ';'.join(f'{label}={ids[label]}' for label in sorted(ids))
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def is_setting(value: str) -> bool:
+    """Whether a value of a sample is no operator: JSON, of what a mixed space chooses beside them. No formula is."""
+    try:
+        json.loads(value)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 class Miss(str):

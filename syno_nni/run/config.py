@@ -174,10 +174,20 @@ class SlotsConfig(Section):
 
 
 class StrategyConfig(Section):
-    """The exploration strategy by name, its seed, and (as NNI calls them) the ``classArgs`` of its class."""
-    name: Literal['random', 'evolution', 'mcts'] = 'mcts'
+    """The exploration strategy by name, its seed, and (as NNI calls them) the ``classArgs`` of its class. Names with a capital
+    letter are strategies of NNI."""
+    name: Literal['random', 'evolution', 'mcts',
+                  'Random', 'GridSearch', 'RegularizedEvolution', 'TPE', 'PolicyBasedRL'] = 'mcts'
     seed: Whole = 0
     class_args: dict[Text, Free] = Field(default_factory=dict)
+
+    @field_validator('name', mode='before')
+    @classmethod
+    def _not_one_shot(cls, name: object) -> object:
+        if name in ('DARTS', 'Proxyless', 'GumbelDARTS', 'ENAS', 'RandomOneShot'):
+            raise ValueError(f'{name} trains one network that holds all choices at once, and operators are too many and share '
+                             'no weights; choose mcts, evolution, or RegularizedEvolution of NNI')
+        return name
 
 
 class EvaluationConfig(Section):

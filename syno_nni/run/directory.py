@@ -145,9 +145,19 @@ def run_config(run_dir: Path) -> SearchConfig:
 
 def _must_hold_a_run(run_dir: Path) -> None:
     if not is_directory(run_dir):
-        raise JournalError(f'no run directory {show_path(run_dir)}')
+        near = _run_near(run_dir) if exists(run_dir) else ''
+        raise JournalError(f'no run directory {show_path(run_dir)}{near}')
     if not exists(run_dir / JOURNAL_FILE) and not exists(run_dir / CONFIG_FILE):
-        raise JournalError(f'{run_dir} holds no run: it has no {JOURNAL_FILE}')
+        raise JournalError(f'{run_dir} holds no run: it has no {JOURNAL_FILE}{_run_near(run_dir)}')
+
+
+def _run_near(path: Path) -> str:
+    """Where the run is that somebody means who names its folder of NNI, a file in it, or the folder of several runs."""
+    folders = [path.parent] if path.name in (JOURNAL_FILE, CONFIG_FILE) else [path / 'syno']
+    with contextlib.suppress(OSError):
+        folders += sorted((p for p in path.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True)[:1000]
+    found = next((folder for folder in folders if exists(folder / JOURNAL_FILE)), None)
+    return '' if found is None else f'; did you mean {show_path(found)}?'
 
 
 def _must_be_free(run_dir: Path, config: SearchConfig) -> None:

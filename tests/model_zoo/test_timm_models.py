@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,10 +115,25 @@ def test_names_are_registered_beside_timms_own() -> None:
     code = ('import timm; stock = set(timm.list_models()); import syno_nni.model_zoo as zoo; '
             'new = set(timm.list_models()) - stock; print(len(stock), set(zoo.retrofit_names()) <= new, '
             'len(set(timm.list_models())) == len(stock) + len(new))')
-    import subprocess
-    import sys
     done = subprocess.run([sys.executable, '-W', 'error::UserWarning', '-c', code], capture_output=True, text=True, timeout=200)
     assert done.stdout.split()[1:] == ['True', 'True'], done.stderr
+
+
+@pytest.mark.parametrize('imports', ['syno_nni, timm', 'timm, syno_nni', 'syno_nni.model_zoo, timm',
+                                     'syno_nni, timm.models', 'syno_nni.model_zoo.timm_models, timm'])
+def test_names_are_known_after_either_order_of_imports(imports: str) -> None:
+    code = (f'import {imports}, inspect; print(timm.is_model("resnet18_syno_07754"), timm.is_model("syno_retrofit"), '
+            'bool(inspect.getsource(timm)))')
+    done = subprocess.run([sys.executable, '-W', 'error', '-c', code], capture_output=True, text=True, timeout=200)
+    assert (done.stdout, done.stderr) == ('True True True\n', '')
+
+
+def test_a_fault_of_the_zoo_leaves_timm_usable() -> None:
+    code = ('import sys, syno_nni; sys.modules["syno_nni.model_zoo.timm_models"] = None; import timm; '
+            'print(timm.is_model("resnet18"))')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=200)
+    assert done.stdout == 'True\n', done.stderr
+    assert 'timm does not know the models of the zoo' in done.stderr
 
 
 @pytest.mark.parametrize('name', model_zoo.retrofit_names())

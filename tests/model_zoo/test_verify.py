@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -9,8 +11,9 @@ from syno_nni.cli.main import main
 from syno_nni.errors import ZooError
 from syno_nni.model_zoo import retrofits
 from syno_nni.model_zoo.card import folder_card, operator_card, retrofit_card
+from syno_nni.model_zoo.gains import gains
 from syno_nni.model_zoo.retrofits import parse_retrofit
-from syno_nni.model_zoo.verify import ERROR, FAILS, HOLDS, UNCLEAR, judge, verify
+from syno_nni.model_zoo.verify import ELSEWHERE, ERROR, FAILS, HOLDS, UNCLEAR, judge, verify
 
 SMALL = {'format': 1, 'name': 'resnet18_syno_07754', 'base': 'resnet18', 'input_size': [3, 64, 64],
          'fill': {'conv3x3': 'syno_resnet_07754'}}
@@ -24,6 +27,34 @@ SMALL = {'format': 1, 'name': 'resnet18_syno_07754', 'base': 'resnet18', 'input_
     ({'speedup': 1.2, 'speedup_high': 1.3, 'noisy': True}, FAILS)])
 def test_verdicts(measured: dict, verdict: str) -> None:
     assert judge({'speedup': 2.0, 'runtime': 'eager'}, measured)[0] == verdict
+
+
+@pytest.mark.parametrize(('claim', 'measured', 'verdict'), [
+    ({'cpu': 'other'}, {'speedup': 1.2}, ELSEWHERE), ({'cpu': 'other'}, {'speedup': 2.1}, HOLDS),
+    ({'cpu': 'here'}, {'speedup': 1.2}, FAILS), ({'cpu': 'here', 'threads': 1}, {'speedup': 1.2, 'threads': 4}, ELSEWHERE),
+    ({'cpu': 'here', 'threads': 4}, {'speedup': 1.2, 'threads': 4}, FAILS),
+    ({'cpu': 'other'}, {'speedup': 1.2, 'noisy': True, 'speedup_high': 3.0}, ELSEWHERE)])
+def test_a_claim_for_another_machine_is_not_refuted_here(claim: dict, measured: dict, verdict: str) -> None:
+    numbers = {'cpu': 'here', 'noisy': False, 'speedup_high': measured['speedup'], **measured}
+    assert judge({'speedup': 2.0, 'runtime': 'eager', **claim}, numbers)[0] == verdict
+
+
+def test_one_definition_of_what_a_model_gains(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [('fast', 'net', {'runtime': 'onnx', 'speedup': 3.0, 'baseline_latency_ms': 30.0}),
+            ('fast', 'net', {'runtime': 'eager', 'speedup': 4.0, 'baseline_latency_ms': 60.0}),
+            ('slow', 'net', {'runtime': 'onnx', 'speedup': 1.0, 'baseline_latency_ms': 20.0}),
+            ('slow', 'net', {'runtime': 'onnx', 'speedup': 9.0, 'baseline_latency_ms': 90.0, 'threads': 2}),
+            ('none', 'net', {'dataset': 'x', 'accuracy': 1.0})]
+    found = gains(rows)
+    # 25 ms are the original's in its best runtime, 60 / 4 those of the retrofit in its own; with 2 threads nothing compares.
+    assert found['fast'].speedup == pytest.approx(25 / (25 / 3)) and found['fast'].runtime == 'onnx'
+    assert found['slow'].speedup == pytest.approx(9) and 'none' not in found
+    # The README's table and the list say the same.
+    assert main(['zoo', 'list']) == 0
+    listed = dict(re.findall(r'^(\w+) +measured: ([\d.]+)x', capsys.readouterr().out, re.MULTILINE))
+    readme = (Path(__file__).parents[2] / 'README.md').read_text(encoding='utf-8')
+    shown = re.findall(r'^\| \w+ \| `(\w+)` \| ([\d.]+)x', readme, re.MULTILINE)
+    assert shown and {name: listed[name] for name, _ in shown} == dict(shown)
 
 
 def test_a_claim_must_be_a_number() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from syno_nni.run.candidate import is_setting
 from syno_nni.run.plots import latency_conditions, section
 from syno_nni.run.stage_costs import StageCost, rejected_by, stage_costs, unmeasured_costs
 from syno_nni.run.state import RunState, Trial
@@ -95,7 +96,7 @@ def formulas(trial: Trial) -> dict[str, list[str]]:
     """The operators of a candidate, each with the choices that take it; layers that are kept are left out."""
     found: dict[str, list[str]] = {}
     for label, text in (trial.sample or {'operator': trial.formula}).items():
-        if text != 'keep':
+        if text != 'keep' and not is_setting(text):
             found.setdefault(text, []).append(label)
     return found
 

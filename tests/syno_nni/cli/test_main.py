@@ -20,7 +20,18 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as caught:
             main([name, '--help'])
         assert caught.value.code == 0
-        assert f'syno-nni {name}' in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert f'syno-nni {name}' in said and '%%' not in said and '%(' not in said
+
+
+def test_every_command_that_prints_data_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    names = {command.__name__.rpartition('.')[2] for command in COMMANDS} - {'nnictl'}
+    for name in names:
+        with pytest.raises(SystemExit):
+            main([name, '--help'])
+        said = capsys.readouterr().out
+        assert '--json' in said, name
+        assert ('--quiet' in said) == (name in ('search', 'resume', 'zoo')), name
 
 
 @pytest.mark.parametrize('argv', [[], ['dance'], ['search', '--max-trials', '0'], ['search', '--engine', 'cloud'],

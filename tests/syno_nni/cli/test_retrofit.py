@@ -54,10 +54,12 @@ def test_onnx_beside_the_weights(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.from_numpy(got), load(out)(x).detach(), atol=1e-3, rtol=1e-3)
 
 
-def test_operators_by_kind(tmp_path: Path) -> None:
+def test_operators_by_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / 'fast'
     assert main(['retrofit', 'mobilenetv3_small_050', '--operator', 'pointwise=grouped_linear', '--out', str(out),
-                 '--image-size', '64', '--runtime', 'none']) == 0
+                 '--image-size', '64', '--runtime', 'none', '--json']) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said['folder'] == str(out) and 'config.json' in said['files'] and said['change']['slots'] > 0
     assert {f.op.id for f in filled_slots(load(out)).values()} == {classics.grouped_linear().id}
 
 

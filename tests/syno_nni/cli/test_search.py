@@ -53,6 +53,28 @@ def test_search_shows_progress_and_ends_with_the_report(
     assert all(len(line) <= 120 for line in out.splitlines() if '/7 ' in line)
 
 
+@pytest.mark.parametrize('options', [['--json'], ['--json', '--quiet']])
+def test_json_is_all_that_stdout_gets(options: list[str], searches: list, tmp_path: Path,
+                                      capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = tmp_path / 'run'
+    assert main(['search', '--run-dir', str(run_dir), '--engine', 'sequential', *options]) == 0
+    said = capsys.readouterr()
+    data = json.loads(said.out)
+    assert main(['report', str(run_dir), '--json']) == 0
+    assert json.loads(capsys.readouterr().out) == data and data['run'] == str(run_dir)
+    assert said.err == '' and (run_dir / 'report.html').exists()
+    assert main(['resume', str(run_dir), '--max-trials', '600', *options]) == 0
+    assert json.loads(capsys.readouterr().out)['winner']['id'] == 'f' * 12
+    assert main(['search', '--dry-run', *options]) == 0
+    assert SearchConfig.from_dict(json.loads(capsys.readouterr().out)) == load_config()
+
+
+def test_quiet_leaves_the_result(searches: list, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['search', '--run-dir', str(tmp_path / 'run'), '--engine', 'sequential', '--quiet']) == 0
+    said = capsys.readouterr()
+    assert said.out.strip() == (tmp_path / 'run' / 'report.txt').read_text().strip() and said.err == ''
+
+
 def test_search_takes_an_experiment_file(searches: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path('my.yml').write_text('experimentName: mine\nmodel: {name: resnet18}\n')

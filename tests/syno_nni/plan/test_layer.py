@@ -129,6 +129,15 @@ def test_a_grouped_convolution_whose_weight_has_the_whole_output_channel() -> No
     assert [step.kind for step in steps] == ['conv']
 
 
+def test_no_plan_makes_a_product_of_weights_that_takes_seconds() -> None:
+    """Weights are folded once in the deploy form, but in every step of training before it."""
+    op = classics.low_rank_linear()
+    large, small = ({'N': 1, 'T': 1, 'C_in': n, 'C_out': m, 's': 2} for n, m in ((25088, 4096), (2508, 409)))
+    assert plans(op, large)[0].folding_macs == 0
+    assert plans(op, small)[0].folding_macs > 0  # and cheap, and better in the deploy form
+    assert plans(op, large)[0].macs == op.macs(large)
+
+
 def test_an_operator_without_an_order_that_can_be_lowered_runs_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object) -> NoReturn:
         raise Unreachable

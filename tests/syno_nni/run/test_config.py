@@ -118,9 +118,9 @@ def test_identity_leaves_out_budget_and_engine() -> None:
 def test_names_that_other_parts_define_are_the_same_here() -> None:
     from syno_nni.measure import RUNTIMES
     from syno_nni.search_spaces.slots import KINDS
-    from syno_nni.strategies import strategy_names
+    from syno_nni.strategies import nni_strategy_names, strategy_names
     assert get_args(LatencyConfig.model_fields['runtime'].annotation) == RUNTIMES
-    assert get_args(StrategyConfig.model_fields['name'].annotation) == strategy_names()
+    assert get_args(StrategyConfig.model_fields['name'].annotation) == (*strategy_names(), *nni_strategy_names())
     assert set(SlotsConfig().kinds) <= set(KINDS)
 
 

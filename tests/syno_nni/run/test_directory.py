@@ -88,6 +88,22 @@ def test_nothing_to_resume(config: SearchConfig, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize('named', ['', 'syno/journal.jsonl', 'syno/config.yml'])
+def test_the_folder_that_holds_the_run_is_hinted_at(named: str, config: SearchConfig, tmp_path: Path) -> None:
+    """NNI's folder of an experiment holds the run in ``syno/``; a folder of runs holds several."""
+    run = tmp_path / 'abc' / 'syno'
+    open_run(config, run).close()
+    for read in (load_run, run_config):
+        with pytest.raises(JournalError, match=f'; did you mean {run}[?]'):
+            read(tmp_path / 'abc' / named)
+    (tmp_path / 'runs' / 'empty').mkdir(parents=True)
+    with pytest.raises(JournalError, match='it has no journal.jsonl$'):
+        load_run(tmp_path / 'runs')
+    open_run(config, tmp_path / 'runs' / 'first').close()
+    with pytest.raises(JournalError, match=f'; did you mean {tmp_path}/runs/first[?]'):
+        load_run(tmp_path / 'runs')
+
+
 def test_a_run_killed_before_its_first_record_can_be_resumed(config: SearchConfig, tmp_path: Path) -> None:
     (tmp_path / CONFIG_FILE).write_text(config.to_yaml())
     (tmp_path / 'journal.jsonl').write_text('{"event": "hea')

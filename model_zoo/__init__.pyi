@@ -1,0 +1,11 @@
+from .entries import ZooEntry as ZooEntry
+from .entries import find as find
+from .entries import load as load
+from .entries import names as names
+from .folder import load_folder as load_folder
+from .folder import save_folder as save_folder
+from .module_folder import load_any as load_any
+from .module_folder import save_module as save_module
+from .retrofits import Retrofit as Retrofit
+from .retrofits import load_retrofit as load_retrofit
+from .retrofits import retrofit_names as retrofit_names
