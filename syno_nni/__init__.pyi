@@ -1,3 +1,5 @@
+import syno_nni.search.api as _api
+
 from .errors import SynoError as SynoError
 from .model_zoo.module_folder import load as load
 from .operator import Operator as Operator
@@ -8,8 +10,10 @@ from .operator import load_graph_dot as load_graph_dot
 from .operator import read_graph_dot as read_graph_dot
 from .plan.layer import SynthesizedLayer as SynthesizedLayer
 from .search.api import SearchResult as SearchResult
-from .search.api import search as search
 from .search_spaces.retrofit import retrofit as retrofit
 from .synthesis.space import OperatorSpace as OperatorSpace
 
 __version__: str
+
+search = _api.search
+"""The package of this name can be called."""

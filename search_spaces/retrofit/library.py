@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from syno_nni.errors import SynoError
 from syno_nni.operator import Operator
+from syno_nni.plan.sketch import sketching
 from syno_nni.run.records import Scored
 from syno_nni.search_spaces.coefficients import fitting, unfit
 from syno_nni.search_spaces.filled_slot import FilledSlot
@@ -147,7 +148,8 @@ class Library:
         known = self.entries.get(op.id)
         if known is not None:
             return known
-        saved = {slot.name: ms for slot in self.slots if (ms := self._saves(op, slot)) is not None}
+        saved = {slot.name: ms for members in self.shapes.values() if (ms := self._saves(op, members[0])) is not None
+                 for slot in members}
         worth_while = [s for s in self.slots if saved.get(s.name, 0.0) > _LEAST_SAVED * self._layer_ms[s.name]]
         if not worth_while:
             return None
@@ -273,7 +275,8 @@ class Library:
 
     def _saves(self, op: Operator, slot: Slot) -> float | None:
         try:
-            filled = FilledSlot.of(op, fitting(op, slot))
+            with sketching():  # what it does is asked, not with which weights
+                filled = FilledSlot.of(op, fitting(op, slot))
         except SynoError:
             return None
         return self._layer_ms[slot.name] - self._predict(filled, slot)

@@ -35,6 +35,8 @@ from syno_nni.operator.orders import orders
 from syno_nni.operator.reference import evaluate
 from syno_nni.operator.size import Binding
 
+from .sketch import is_sketch
+
 if TYPE_CHECKING:
     from syno_nni.operator import Operator
 
@@ -47,6 +49,8 @@ def initialize(op: Operator, sizes: Binding, weights: Sequence[Tensor], gain: fl
 
     ``weights`` have ``op.weight_shapes(sizes)``. An operator without weights keeps whatever variance it has.
     """
+    if is_sketch():
+        return
     with torch.no_grad():
         for weight, variance in zip(weights, variances(op, sizes, gain)):
             weight.normal_(std=math.sqrt(variance))

@@ -51,6 +51,8 @@ _EXPLORING, _TRIALS, _END = 0.2, 0.5, 0.95
 # Parts of the wanted duration by which the library is full, the last trial begins, and the last healing ends.
 _TRIALS_FOR_BISECTION = 6
 _OVERHEAD_S = 15.0
+_CHILDREN, _RANDOM = 2, 0.3
+# Of an evolution: to make a child takes as long as to look at it, and what is wanted are operators of many kinds.
 _FEWEST_STEPS = 30
 
 
@@ -140,8 +142,9 @@ def fill_library(config: SearchConfig, evaluator: RetrofitEvaluator, journal: Jo
     begun = any(c.id != BASELINE for c in journal.state.candidates.values())
     if begun:
         return library
+    own = {'children': _CHILDREN, 'random_share': _RANDOM} if config.strategy.name == 'evolution' else {}
     proposer = make_strategy(config.strategy.name, seed=config.strategy.seed + library.screened, baseline=False,
-                             **config.strategy.class_args)
+                             **{**own, **config.strategy.class_args})
     choice = OperatorChoice({**space_of(config), 'bindings': bindings(slots)}, label=LABEL)
     wanted = config.evaluation.screen_operators if config.max_experiment_duration is None else 10 ** 8
     before = time.monotonic()

@@ -98,7 +98,7 @@ class Counting:
 
     def screen(self, op: Operator, origin: str = '') -> Any:
         self.screened += 1
-        return type('Entry', (), {'formula': str(op), 'changes': {}, 'saved_ms': {}, 'op': op})()
+        return self.entries.setdefault(str(op), type('Entry', (), {'formula': str(op), 'changes': {}, 'saved_ms': {}})())
 
     def gain(self, entry: Any) -> float:
         return 1.0 / len(entry.formula)

@@ -288,7 +288,7 @@ def test_the_baselines_curve_reaches_the_evaluator() -> None:
     seen: list[Any] = []
     journal = toy.ToyJournal()
     run(journal)
-    assert seen == [Reference(), *[Reference(0.4, (0.5, 0.7))] * 2]
+    assert seen == [Reference(), *[Reference(0.4, (0.5, 0.7), 0.5)] * 2]
     seen.clear()
     run(toy.ToyJournal(journal.records[:-1]))
     assert seen == [Reference(0.4, (0.5, 0.7))], 'resumed'
