@@ -1,7 +1,7 @@
 # `make search` and `make test` are all a fresh machine needs: they make .venv, install the project, and run.
 VENV   ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-EXTRAS ?= test
+EXTRAS ?= test,onnx
 # make search CONFIG=my.yml ARGS='--engine sequential'
 CONFIG ?=
 ARGS   ?=

@@ -7,6 +7,7 @@ rival that a solver must beat, and models between those that were tried.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from syno_nni.errors import ConfigError
-from syno_nni.run.candidate import KEEP, Outcome, Proposal
+from syno_nni.run.candidate import KEEP, Candidate, Outcome, Proposal
 from syno_nni.search_spaces.retrofit.knapsack import Assignment
 from syno_nni.search_spaces.retrofit.library import Library
 
@@ -23,7 +24,7 @@ from .base import SynoStrategy
 
 CLOSE = 1.03
 """Speedups that differ by less are one."""
-_TRIED = 20
+_TRIED, _AT_LEAST = 20, 2
 
 
 class SynoAssembly(SynoStrategy):
@@ -33,15 +34,18 @@ class SynoAssembly(SynoStrategy):
         max_loss: accuracy that the final model may lose (0.01 is a point).
         hope: how many times that may be lost after the short healing.
         fastest: no model is proposed that should be faster than this.
+        proposing_s: seconds after which nothing more is proposed; what is in flight is awaited, and two are in any case.
         arguments: of :class:`~.base.SynoStrategy`.
     """
 
     def __init__(self, *, max_loss: Annotated[float, Field(gt=0, le=1)] = 0.01, hope: Above0 = 2.5, fastest: Above0 = 16.0,
-                 **arguments: Any) -> None:
+                 proposing_s: Above0 | None = None, **arguments: Any) -> None:
         super().__init__(**arguments)
         if not 0 < max_loss <= 1:
             raise ConfigError(f'max_loss must lie between 0 and 1, got {max_loss!r}')
         self.max_loss, self.hope, self.fastest = max_loss, hope, fastest
+        self.proposing_s = proposing_s
+        self._began, self._proposed = time.monotonic(), 0
         self.library: Library | None = None
         """What the models are made of; whoever runs the strategy sets it."""
         self.labels: Mapping[str, str] = {}
@@ -53,6 +57,8 @@ class SynoAssembly(SynoStrategy):
 
     def propose(self, rng: np.random.Generator) -> Proposal | None:
         library = self._library()
+        if self.proposing_s is not None and self._proposed >= _AT_LEAST and time.monotonic() - self._began > self.proposing_s:
+            return None
         front = library.front()
         top = min(max(library.speedup(a) for a in front), self.fastest)
         for low, target, high in self._gaps(top):
@@ -74,7 +80,8 @@ class SynoAssembly(SynoStrategy):
             return min(fast, key=lambda a: a.loss)
         return max(rivals, key=library.speedup, default=None)
 
-    def expect(self, candidate: Any) -> None:
+    def expect(self, candidate: Candidate) -> None:
+        self._proposed += 1
         self._expected[candidate.id] = float(candidate.note.get('speedup', 1.0))
         self._rivals += candidate.note.get('kind') == 'one for all' and not self._rivals
 

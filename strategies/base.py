@@ -316,7 +316,8 @@ class SynoStrategy(Strategy):
                     self.expect(self._of_operators(candidate))
                     return candidate
             self._exhausted = True
-            _log.warning('no new operator in %d proposals: the space seems exhausted', self.patience)
+            if proposal is not None:
+                _log.warning('no new operator in %d proposals: the space seems exhausted', self.patience)
             return None
 
     def _submit_next(self) -> bool:

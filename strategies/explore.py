@@ -23,6 +23,8 @@ BATCH = 40
 """So many operators are screened before the best of them are scored."""
 BEST = 6
 """So many of them are."""
+_KNOWN, _LAST = 0.4, 1.2
+# Parts of the time in which known operators are scored, and until which what is left is.
 
 
 def explore(library: Library, proposer: SynoStrategy, choice: OperatorChoice, *, seeds: Iterable[Operator] = (),
@@ -33,18 +35,22 @@ def explore(library: Library, proposer: SynoStrategy, choice: OperatorChoice, *,
         library: is filled. What it knows already counts: a search that goes on screens the rest.
         proposer: says what to look at next. It must be new, and learns everything that is screened here.
         choice: of operators, which it proposes values of.
-        seeds: operators that are scored in any case, wherever they fit: classic and published ones.
+        seeds: operators to begin with: classic and published ones.
         operators: how many to screen in all.
         seconds: after which no more are screened.
         tick: called with the number of operators screened so far.
     """
     started = time.monotonic()
-    fresh = [entry for op in seeds if (entry := library.screen(op, 'known')) is not None and not entry.changes]
-    library.score(fresh, everywhere=True)
+
+    def in_time(part: float = 1.0) -> bool:
+        return seconds is None or time.monotonic() - started < part * seconds
+
+    pool = [entry for op in seeds if (entry := library.screen(op, 'known')) is not None and not entry.changes]
+    while pool and in_time(_KNOWN):
+        pool = _score_best(library, pool)
     proposer.begin({LABEL: choice})
-    pool: list[Entry] = []
-    since = 0
-    while library.screened < operators and (seconds is None or time.monotonic() - started < seconds):
+    pool, since = [], 0
+    while library.screened < operators and in_time():
         stop_if_asked()
         candidate = proposer.ask()
         if candidate is None:
@@ -63,7 +69,7 @@ def explore(library: Library, proposer: SynoStrategy, choice: OperatorChoice, *,
             pool, since = _score_best(library, pool), 0
         if tick is not None:
             tick(library.screened)
-    while pool and (seconds is None or time.monotonic() - started < 1.2 * seconds):
+    while pool and in_time(_LAST):
         pool = _score_best(library, pool)
 
 

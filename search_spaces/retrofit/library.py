@@ -28,7 +28,7 @@ from syno_nni.errors import SynoError
 from syno_nni.operator import Operator
 from syno_nni.plan.sketch import sketching
 from syno_nni.run.records import Scored
-from syno_nni.search_spaces.coefficients import fitting, unfit
+from syno_nni.search_spaces.coefficients import fitting
 from syno_nni.search_spaces.filled_slot import FilledSlot
 from syno_nni.search_spaces.replace import take_over
 from syno_nni.search_spaces.slots import Slot
@@ -171,14 +171,14 @@ class Library:
                                      default=-1.0))
         return gained / len(solution.cheapest) if gained > 0 else min(missed, 0.0)
 
-    def score(self, entries: Iterable[Entry], *, everywhere: bool = False) -> None:
-        """Measure operators where models would take them (or wherever they fit), and take them in as options."""
+    def score(self, entries: Iterable[Entry]) -> None:
+        """Measure operators where models would take them, and take them in as options."""
         wanted = [(Operator.parse(e.formula), e) for e in entries if Operator.parse(e.formula).id not in self.entries]
         fillings, owners = [], []
         for op, entry in wanted:
             for shape, members in self.shapes.items():
-                if names := [s for s in members if s.name in entry.errors and (everywhere or self._promising(entry, s.name))]:
-                    fillings.append((op, [s for s in members if not unfit(op, s)] if everywhere else names))
+                if slots := [s for s in members if s.name in entry.errors and self._promising(entry, s.name)]:
+                    fillings.append((op, slots))
                     owners.append((entry, shape))
         for (entry, shape), (_, slots), ms in zip(owners, fillings, self.timer.of(fillings), strict=True):
             if ms is None:

@@ -207,11 +207,6 @@ class EvaluationConfig(Section):
     than ``stopBelow`` less accurate than the original model, after the short training or at any epoch of the full one,
     is stopped. None: no candidate is stopped.
     """
-    mode: Literal['auto', 'retrofit', 'scratch'] = 'auto'
-    heal_steps: Annotated[Count, Field(le=10 ** 8)] = 200
-    final_steps: Annotated[Count, Field(le=10 ** 8)] = 2000
-    heal_learning_rate: Annotated[Positive, Field(le=1e4)] = 0.05
-    screen_operators: Annotated[Count, Field(le=10 ** 8)] = 400
     epochs: Annotated[Count, Field(le=10 ** 6)] = 3
     proxy_epochs: Annotated[Whole, Field(le=10 ** 6)] = 0
     proxy_samples: Count | None = None
@@ -226,6 +221,11 @@ class EvaluationConfig(Section):
     seed: Whole = 0
     device: Literal['cpu', 'cuda', 'auto'] = 'cpu'
     threads: Annotated[Count, Field(le=4096)] | None = None
+    mode: Literal['auto', 'retrofit', 'scratch'] = 'auto'
+    heal_steps: Annotated[Count, Field(le=10 ** 8)] = 200
+    final_steps: Annotated[Count, Field(le=10 ** 8)] = 2000
+    heal_learning_rate: Annotated[Positive, Field(le=1e4)] = 0.05
+    screen_operators: Annotated[Count, Field(le=10 ** 8)] = 400
 
 
 class LatencyConfig(Section):

@@ -44,7 +44,11 @@ def tuner_config(class_args: Mapping[str, Any]) -> SearchConfig:
             raise ConfigError(f'tuner.classArgs.{key}: NNI decides that; write {instead} at the top of the file')
     if 'port' in class_args:
         raise ConfigError('tuner.classArgs.port: NNI decides that; give --port to nnictl create')
-    return SearchConfig.from_dict(class_args, 'tuner.classArgs')
+    config = SearchConfig.from_dict(class_args, 'tuner.classArgs')
+    if config.retrofits:
+        raise ConfigError('tuner.classArgs.evaluation.mode: a search from the weights of a model (retrofit) is run by syno-nni '
+                          'search, which measures operators between trials; write mode: scratch, or use syno-nni search')
+    return config
 
 
 def resolved(data: Any, source: str, folder: Path = Path()) -> dict[str, Any]:

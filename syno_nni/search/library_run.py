@@ -47,7 +47,7 @@ _BETTER_THAN_CHANCE = 1.5
 # A model is trained that knows so many times more than guessing does.
 _SURE, _NOTABLE = 3.0, 0.01
 # Standard errors, and points of accuracy, by which accuracies on two splits must differ to mean something.
-_EXPLORING, _TRIALS, _END = 0.2, 0.5, 0.95
+_EXPLORING, _TRIALS, _END = 0.25, 0.55, 0.95
 # Parts of the wanted duration by which the library is full, the last trial begins, and the last healing ends.
 _TRIALS_FOR_BISECTION = 6
 _OVERHEAD_S = 15.0
@@ -192,7 +192,8 @@ def _step_s(evaluator: RetrofitEvaluator, library: Library) -> float:
 def assembly_of(config: SearchConfig, library: Library, groups: dict[str, list[Slot]], budget: Budget) -> SynoAssembly:
     """The strategy that proposes the library's models."""
     strategy = SynoAssembly(
-        seed=config.strategy.seed, max_trials=config.max_trial_number, max_duration_s=budget.trials_s,
+        seed=config.strategy.seed, max_trials=config.max_trial_number,
+        proposing_s=None if budget.trials_s is None else max(budget.trials_s, 1.0),
         max_trial_duration_s=config.max_trial_duration, max_loss=max_loss_of(config.objective),
         concurrency=1 if config.engine == 'sequential' else config.trial_concurrency,
         max_attempts=3 if config.engine == 'sequential' else None)

@@ -131,7 +131,7 @@ def retrofit_search(config: SearchConfig, run_dir: Path, data: Splits, *, resume
         except BaseException as error:
             _ended_by(journal, error)
             raise
-        journal.append(Ended(reason=strategy.ended or 'budget'))
+        journal.append(Ended(reason='budget' if strategy.ended in (None, 'exhausted') else strategy.ended))
         return journal.state
 
 

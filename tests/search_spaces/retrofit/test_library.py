@@ -56,7 +56,7 @@ def library() -> Library:
     model = build().eval()
     slots, _ = find_slots(model, (1, 3, 16, 16), kinds=['conv3x3'])
     found = Library(model, slots, IMAGES, Timer(model), Times())
-    found.score([e for op in _known() if (e := found.screen(op, 'known')) is not None], everywhere=True)
+    found.score([e for op in _known() if (e := found.screen(op, 'known')) is not None])
     return found
 
 
@@ -126,7 +126,7 @@ def test_gain_is_positive_for_what_the_solver_takes(library: Library) -> None:
     """An operator that costs nothing and saves all is worth most; one that is dominated, nothing."""
     model = library.model
     poor = Library(model, library.slots, IMAGES, Timer(model), Times())
-    poor.score([e for op in _known()[:1] if (e := poor.screen(op)) is not None], everywhere=True)
+    poor.score([e for op in _known()[:1] if (e := poor.screen(op)) is not None])
     entry = poor.screen(classics.pointwise())
     assert entry is not None and not entry.changes
     free = type(entry)(entry.formula, dict.fromkeys(entry.errors, 0.0), predicted_ms=dict(entry.predicted_ms))
@@ -147,7 +147,7 @@ def test_it_goes_on_with_what_it_knew(library: Library) -> None:
 def test_what_is_taken_is_measured_again_and_averaged(library: Library) -> None:
     model, kept = library.model, []
     own = Library(model, library.slots, IMAGES, Timer(model), Times(), keep=kept.append)
-    own.score([e for op in _known() if (e := own.screen(op)) is not None], everywhere=True)
+    own.score([e for op in _known() if (e := own.screen(op)) is not None])
     before = {op_id: dict(e.saved_ms) for op_id, e in own.entries.items()}
     assert len(kept) == len(own.entries)
     own.timer.factor = 0.4  # type: ignore[attr-defined]
@@ -169,6 +169,6 @@ def test_an_operator_that_does_not_run_is_no_option() -> None:
     found = Library(model, slots, IMAGES, Broken(model), Times())
     entry = found.screen(classics.pointwise())
     assert entry is not None
-    found.score([entry], everywhere=True)
+    found.score([entry])
     assert [len(own) for own in found.options().values()] == [1] * len(slots)
     assert found.front()[0].choices == dict.fromkeys((s.name for s in slots), KEEP)

@@ -30,10 +30,17 @@ def _changed(path: str, value: Any) -> dict[str, Any]:
     return data
 
 
-def test_the_example_is_the_quickstart() -> None:
-    quickstart = load_config()
+def test_the_example_trains_from_scratch() -> None:
+    scratch = load_config(Path(__file__).parents[3] / 'examples' / 'scratch.yml').replace(
+        evaluation={**EXAMPLE['tuner']['classArgs']['evaluation'], 'mode': 'auto'})
     assert tuner_config(EXAMPLE['tuner']['classArgs']).identity() | {'experimentName': ''} == (
-        quickstart.identity() | {'experimentName': ''})
+        scratch.identity() | {'experimentName': ''})
+
+
+def test_a_search_from_weights_is_none_of_nnictls() -> None:
+    arguments = EXAMPLE['tuner']['classArgs']
+    with pytest.raises(ConfigError, match='is run by syno-nni search'):
+        tuner_config({**arguments, 'evaluation': {**arguments['evaluation'], 'mode': 'retrofit'}})
 
 
 @pytest.mark.parametrize(('path', 'value', 'message'), [

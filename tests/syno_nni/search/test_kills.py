@@ -58,8 +58,8 @@ def test_ten_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str)
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize('engine', ENGINES)
-def test_fifty_kills_of_the_quickstart(tmp_path: Path, engine: str) -> None:
-    quickstart = load_config().to_dict()
+def test_fifty_kills_of_a_real_search(tmp_path: Path, engine: str) -> None:
+    quickstart = load_config(Path(__file__).parents[3] / 'examples' / 'scratch.yml').to_dict()
     config = SearchConfig.from_dict({
         **quickstart, 'engine': engine, 'port': free_port(), 'maxTrialNumber': 60,
         'data': {**quickstart['data'], 'trainSamples': 96, 'valSamples': 64},
