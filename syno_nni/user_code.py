@@ -47,6 +47,19 @@ def import_function(name: str, folder: str | Path | None, where: str) -> Callabl
     return found
 
 
+def find_module(name: str, folder: str | Path | None, where: str) -> None:
+    """Look for the module that ``module:function`` names, without running any of it.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    top = name.partition(':')[0].partition('.')[0]
+    if folder is not None and any((Path(folder) / f'{top}{end}').exists() for end in ('.py', '')):
+        return
+    if importlib.util.find_spec(top) is None:
+        raise ConfigError(_missing(top, None if folder is None else str(Path(folder).absolute()), where))
+
+
 def call_function(function: Callable[..., Any], arguments: dict[str, Any], where: str) -> Any:
     """What the function returns.
 
@@ -66,8 +79,7 @@ def _import(name: str, folder: str | Path | None, where: str) -> Any:
     importlib.invalidate_caches()
     try:
         if importlib.util.find_spec(name.partition('.')[0]) is None:
-            where_looked = f'in {cell(inserted, 200)} and among installed packages' if inserted else 'installed'
-            raise ConfigError(f'{where}: there is no module {cell(name, 80)} {where_looked}')
+            raise ConfigError(_missing(name, inserted, where))
         return importlib.import_module(name)
     except ConfigError:
         raise
@@ -77,6 +89,11 @@ def _import(name: str, folder: str | Path | None, where: str) -> Any:
         # Left where it is: a module may import its neighbours when its functions run.
         if inserted is not None and sys.path.count(inserted) > 1:
             sys.path.remove(inserted)
+
+
+def _missing(name: str, folder: str | None, where: str) -> str:
+    looked = f'in {cell(folder, 200)} and among installed packages' if folder else 'installed'
+    return f'{where}: there is no module {cell(name, 80)} {looked}'
 
 
 def _raised(error: BaseException) -> str:

@@ -41,7 +41,7 @@ from .time_saved import TimeSaved, by_shape
 PRICES = (0.15, 0.3, 0.5, 0.7, 0.85)
 """Where on the front, from the original to the fastest model, a millisecond is priced."""
 DOUBT = 1.25
-"""What is predicted counts as so much worse than what was measured."""
+"""To the solver, what is predicted is so much worse than what was measured. Whether to measure it is asked without doubt."""
 _AGAIN = 40
 _NEARLY = 1.5
 # Operators whose price is predicted to be so many times the best one's are measured, too.
@@ -164,8 +164,8 @@ class Library:
         solution = self._solution()
         for price, best in solution.cheapest.items():
             total = sum(best.values())
-            margins = [best[name] - self._change(entry, name) - price * (solution.most[name] - self._saved(entry, name))
-                       for name in entry.errors]
+            margins = [best[name] - self._change(entry, name, 1.0) - price * (
+                           solution.most[name] - self._saved(entry, name, 1.0)) for name in entry.errors]
             gained += sum(m for m in margins if m > 0) / total if total > 0 else 0.0
             missed = max(missed, max((m / best[n] for m, n in zip(margins, entry.errors, strict=True) if best[n] > 0),
                                      default=-1.0))
@@ -281,18 +281,18 @@ class Library:
             return None
         return self._layer_ms[slot.name] - self._predict(filled, slot)
 
-    def _saved(self, entry: Entry, name: str) -> float:
+    def _saved(self, entry: Entry, name: str, doubt: float = DOUBT) -> float:
         """Measured, or predicted in the proportion in which predictions for slots of this shape came true."""
         shape = self.shape_of[name]
         if shape in entry.saved_ms:
             return entry.saved_ms[shape]
-        return entry.predicted_ms.get(name, 0.0) * self._bias.get(shape, 1.0) / DOUBT
+        return entry.predicted_ms.get(name, 0.0) * self._bias.get(shape, 1.0) / doubt
 
-    def _change(self, entry: Entry, name: str) -> float:
+    def _change(self, entry: Entry, name: str, doubt: float = DOUBT) -> float:
         """Measured, or by the error and what errors in this slot cost."""
         if name in entry.changes:
             return entry.changes[name]
-        return DOUBT * min(entry.errors.get(name, 1.0), 1.0) * self._sensitivity.get(name, 1.0)
+        return doubt * min(entry.errors.get(name, 1.0), 1.0) * self._sensitivity.get(name, 1.0)
 
     def _is_option(self, entry: Entry, name: str) -> bool:
         return name in entry.errors and self._saved(entry, name) > 0
@@ -300,7 +300,7 @@ class Library:
     def _promising(self, entry: Entry, name: str) -> bool:
         """Whether a model might take it in this slot: at some price it is nearly as good as what is there."""
         solution = self._solution()
-        change, beyond = self._change(entry, name) / DOUBT, solution.most[name] - DOUBT * self._saved(entry, name)
+        change, beyond = self._change(entry, name, 1.0), solution.most[name] - self._saved(entry, name, 1.0)
         return not self.entries or any(change + price * beyond <= _NEARLY * best[name]
                                        for price, best in solution.cheapest.items())
 

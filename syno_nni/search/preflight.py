@@ -12,9 +12,9 @@ from syno_nni.files import WEIGHTS_BYTES, check_file
 from syno_nni.measure.runtimes import missing
 from syno_nni.run.config import SearchConfig
 from syno_nni.search_spaces.slots import KINDS
-from syno_nni.strategies import check_strategy
+from syno_nni.strategies import check_strategy, strategy_names
 from syno_nni.text import cell, did_you_mean
-from syno_nni.user_code import import_function
+from syno_nni.user_code import find_module, import_function
 
 _TRAINING_FACTOR, _INFERENCE_FACTOR = 10, 3
 # The least that a network holds in memory, in sizes of its input: what training keeps for the backward pass (a ResNet-18
@@ -33,11 +33,11 @@ def check(config: SearchConfig, *, here: bool = True) -> None:
         MeasureError: a library that the latency is measured with is missing.
     """
     if config.model.factory is not None:
-        import_function(config.model.factory, config.trial_code_directory, 'model.factory')
+        find_module(config.model.factory, config.trial_code_directory, 'model.factory')
     else:
         check_backbone(config.model.name, in_chans=config.data.channels, **config.model.kwargs)
     if config.data.factory is not None:
-        import_function(config.data.factory, config.trial_code_directory, 'data.factory')
+        find_module(config.data.factory, config.trial_code_directory, 'data.factory')
     if config.model.checkpoint is not None:
         check_file(Path(config.model.checkpoint), limit=WEIGHTS_BYTES, error=ConfigError, what='model.checkpoint: the weights')
     for kind in config.slots.kinds:
@@ -45,6 +45,13 @@ def check(config: SearchConfig, *, here: bool = True) -> None:
             hint = did_you_mean(kind, (*KINDS, 'auto', 'all'))
             raise ConfigError(f'slots.kinds: unknown kind of slot {cell(kind, 80)!r}; {hint}')
     check_strategy(config.strategy)
+    if config.retrofits:
+        if config.strategy.name not in strategy_names():
+            raise ConfigError(f'strategy.name: in a search by retrofit {config.strategy.name} cannot propose operators; choose '
+                              f'from {", ".join(strategy_names())}, or write evaluation.mode: scratch')
+        if config.slots.group_by not in ('model', 'slot'):
+            raise ConfigError(f'slots.groupBy: a search by retrofit chooses for every slot, got {config.slots.group_by}; leave '
+                              'it out, or write evaluation.mode: scratch')
     if config.latency.image_size not in (None, config.data.image_size):
         raise ConfigError(f'latency.imageSize: {config.latency.image_size} differs from data.imageSize, '
                           f'{config.data.image_size}: the operators of a run are made for one size')
@@ -55,6 +62,17 @@ def check(config: SearchConfig, *, here: bool = True) -> None:
     if config.evaluation.device == 'cuda' and not torch.cuda.is_available():
         raise ConfigError('evaluation.device: there is no CUDA GPU that torch can use here; write cpu, or auto')
     _check_memory(config)
+
+
+def check_code(config: SearchConfig) -> None:
+    """Import the functions of the user's own that a search calls.
+
+    Raises:
+        ConfigError: there is no such module or function, or the import fails.
+    """
+    for name, where in ((config.model.factory, 'model.factory'), (config.data.factory, 'data.factory')):
+        if name is not None:
+            import_function(name, config.trial_code_directory, where)
 
 
 def _check_memory(config: SearchConfig) -> None:

@@ -38,7 +38,7 @@ from .evaluators import evaluator_of
 from .finals import race, write_winner
 from .healing import RetrofitEvaluator
 from .library_run import Budget, assembly_of, fill_library, share_out, with_unseen_images, with_weights
-from .preflight import check
+from .preflight import check, check_code
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool = False, lis
         if not Path(machine.ssh_key_file).expanduser().is_file():
             raise ConfigError(f'machineList: there is no SSH key {machine.ssh_key_file} for {machine.user}@{machine.host}')
     check(config)
+    check_code(config)
     wait_asleep(config.latency.threads)
     data = load_data(config.data, config.trial_code_directory)
     config = with_sizes(config, data)

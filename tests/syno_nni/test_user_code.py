@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from syno_nni.errors import ConfigError
-from syno_nni.user_code import call_function, import_function
+from syno_nni.user_code import call_function, find_module, import_function
 
 
 def test_a_function_beside_the_file(tmp_path: Path) -> None:
@@ -36,6 +36,14 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path: Path, source: str, name: str,
     with pytest.raises(ConfigError, match=pattern) as bad:
         import_function(name.replace('the_code', unique), tmp_path, 'model.factory')
     assert '\n' not in str(bad.value) and str(bad.value).startswith('model.factory: ')
+
+
+def test_looking_for_a_module_runs_nothing(tmp_path: Path) -> None:
+    (tmp_path / 'do_not_run.py').write_text('raise SystemExit("it was run")')
+    find_module('do_not_run:f', tmp_path, 'model.factory')
+    find_module('os.path:join', None, 'model.factory')
+    with pytest.raises(ConfigError, match='there is no module not_there_at_all'):
+        find_module('not_there_at_all:f', tmp_path, 'model.factory')
 
 
 def test_a_function_that_fails_names_its_line(tmp_path: Path) -> None:

@@ -165,6 +165,8 @@ def test_images_that_the_model_was_trained_on_are_no_validation(trained: Path) -
     ({'model': {'factory': f'{CODE}:build', 'name': 'resnet18'}}, 'name and factory say two things'),
     ({'model': {}}, "give the name of a timm model, or factory: 'module:function'"),
     ({'model': {'factory': 'os.system'}}, 'model.factory'),
+    ({'strategy': {'name': 'TPE', 'classArgs': {'pool': 10}}}, 'TPE cannot propose operators'),
+    ({'slots': {'groupBy': 'stage'}}, 'chooses for every slot'),
 ])
 def test_what_is_wrong_with_a_model_ends_before_a_run_begins(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f'(?i){message}'):
