@@ -23,6 +23,8 @@ BATCH = 40
 """So many operators are screened before the best of them are scored."""
 BEST = 6
 """So many of them are."""
+_PATIENCE = 400
+# When so many in a row gain nothing, the time is better spent on healing.
 _KNOWN, _LAST = 0.4, 1.2
 # Parts of the time in which known operators are scored, and until which what is left is.
 
@@ -50,7 +52,8 @@ def explore(library: Library, proposer: SynoStrategy, choice: OperatorChoice, *,
         pool = _score_best(library, pool)
     proposer.begin({LABEL: choice})
     pool, since = [], 0
-    while library.screened < operators and in_time():
+    last = library.screened
+    while library.screened < operators and in_time() and library.screened - last < _PATIENCE:
         stop_if_asked()
         candidate = proposer.ask()
         if candidate is None:
@@ -64,6 +67,7 @@ def explore(library: Library, proposer: SynoStrategy, choice: OperatorChoice, *,
             proposer.tell(Outcome(candidate, {'default': gained}))
             if gained > 0 and not entry.changes:
                 pool.append(entry)
+                last = library.screened
         since += 1
         if since >= BATCH:
             pool, since = _score_best(library, pool), 0

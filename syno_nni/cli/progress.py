@@ -88,4 +88,4 @@ def outcome_line(candidate: Trial, state: RunState, total: int) -> str:
     numbers += [f'{state.latency_ms(candidate):7.2f} ms'] if 'latency_ms' in m else []
     numbers += [f'{m["speedup"]:5.2f}x'] if 'speedup' in m else []
     line = f'{what:>8}  {"  ".join(numbers)}'
-    return line if candidate.id == BASELINE else f'{line}  {shorten(one_line(candidate.formula), _WIDTH - len(line) - 2)}'
+    return line if candidate.id == BASELINE else f'{line}  {shorten(one_line(candidate.summary), _WIDTH - len(line) - 2)}'

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +27,7 @@ BASELINE = 'baseline'
 PENALTY = 0.0
 """The objective that NNI is told for a candidate without a result."""
 
+_FEW_CHOICES = 3
 _LONGEST_MESSAGE = 500
 _REPORTED = (OutcomeKind.TIMEOUT, OutcomeKind.REJECTED, OutcomeKind.INVALID_METRIC)
 # What a trial may say of itself; whatever else it claims is an exception.
@@ -63,6 +65,15 @@ class Candidate:
         """What a person reads: the formula, or one per choice."""
         values = list(self.sample.values())
         return values[0] if len(values) == 1 else '; '.join(f'{k}: {v}' for k, v in sorted(self.sample.items()))
+
+    @property
+    def summary(self) -> str:
+        """The formula; of a model with many choices, how many of its slots each operator fills."""
+        if len(self.sample) <= _FEW_CHOICES:
+            return self.formula
+        filled = Counter(value for value in self.sample.values() if value != KEEP)
+        told = '; '.join(f'{count} x {formula}' for formula, count in filled.most_common())
+        return f'{filled.total()} of {len(self.sample)} slots' + (f': {told}' if told else '')
 
     @property
     def is_baseline(self) -> bool:

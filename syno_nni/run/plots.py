@@ -44,6 +44,12 @@ def latency_conditions(state: RunState) -> str:
             f'batch {cell(latency.get("batchSize", 1), 40)}')
 
 
+def model_name(state: RunState) -> str:
+    """The name of the model that a run is about, or of the function that makes it."""
+    model = section(state, 'model')
+    return str(model.get('name') or str(model.get('factory') or '').rpartition(':')[2])
+
+
 def section(state: RunState, name: str) -> dict[str, Any]:
     """A section of the recorded configuration, which another version may have written; empty where it is none."""
     found = state.config.get(name)

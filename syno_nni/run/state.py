@@ -40,6 +40,10 @@ class Trial:
         return self.candidate.formula
 
     @property
+    def summary(self) -> str:
+        return self.candidate.summary
+
+    @property
     def sample(self) -> Mapping[str, str]:
         return self.candidate.sample
 

@@ -12,6 +12,8 @@ from syno_nni.run.records import PARSER, Ended, Tested
 
 FORMULA = 'out[n:N, o:C_out, h:H, w:H] = sum[c:C_in, i:k_1] in[n, c, unfold(h, i), w] * w1[o, c, i]'
 
+SCRATCH = Path(__file__).parents[2] / 'examples' / 'scratch.yml'
+
 
 def write(journal: Journal, fields: dict[str, Any]) -> None:
     """Append a record given as plain data."""
@@ -40,7 +42,7 @@ def make_run(run_dir: Path, operators: int = 6, *, config: SearchConfig | None =
              listener: Listener | None = None) -> Journal:
     """A closed journal with a baseline and ``operators`` candidates, the last of which failed."""
     chance = random.Random(0)
-    with open_run(config or load_config(), run_dir, listener=listener) as journal:
+    with open_run(config or load_config(SCRATCH), run_dir, listener=listener) as journal:
         submit(journal, 0, 'baseline', 'keep')
         succeed(journal, 0, 'baseline', 0.97, 1.0)
         for number in range(1, operators + 1):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from syno_nni.run.candidate import is_setting
-from syno_nni.run.plots import latency_conditions, section
+from syno_nni.run.plots import latency_conditions, model_name, section
 from syno_nni.run.stage_costs import StageCost, rejected_by, stage_costs, unmeasured_costs
 from syno_nni.run.state import RunState, Trial
 from syno_nni.text import cell
@@ -34,7 +34,7 @@ def report_data(state: RunState, run_dir: Path | None = None, facts: ModelFacts 
     return _finite({
         'run': None if run_dir is None else str(run_dir),
         'experiment': state.config.get('experimentName'),
-        'model': section(state, 'model').get('name'),
+        'model': model_name(state),
         'original': None if state.baseline is None else candidate_data(state.baseline, state),
         'winner': winner,
         'front': [candidate_data(c, state) for c in state.front],

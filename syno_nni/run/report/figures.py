@@ -152,7 +152,7 @@ def _hover(trial: Trial, state: RunState) -> str:
              f'{s:.2f}x' if (s := number(m.get('speedup'))) is not None else '', 'noisy' if m.get('noisy') else '']
     lines = [f'<b>{escape(title)}</b>', escape(', '.join(filter(None, facts)))]
     if trial is not state.baseline:
-        lines.append(_wrapped(trial.formula))
+        lines.append(_wrapped(trial.summary))
     return '<br>'.join(lines)
 
 

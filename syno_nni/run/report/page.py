@@ -140,7 +140,7 @@ def _row(trial: Trial, state: RunState, marks: _Marks) -> dict[str, Any]:
             'interval': '' if low is None or high is None else f'{low:.2f}x to {high:.2f}x',
             'macs': _count(trial, 'macs'), 'params': _count(trial, 'params'), 'number': trial.number,
             'objective': '' if (score := number(m.get('default'))) is None else f'{score:.4f}',
-            'formula': 'the layers of the original model' if trial is marks.original else cell(trial.formula, _LONGEST)}
+            'formula': 'the layers of the original model' if trial is marks.original else cell(trial.summary, _LONGEST)}
 
 
 def _ranked(state: RunState) -> list[Trial]:
@@ -153,7 +153,7 @@ def _ranked(state: RunState) -> list[Trial]:
 
 def _lost(state: RunState) -> list[dict[str, str]]:
     return [{'id': shown_id(c), 'why': ending(c), 'message': cell(c.error.message, 2000) if c.error else '',
-             'formula': cell(c.formula, _LONGEST),
+             'formula': cell(c.summary, _LONGEST),
              'speedup': '' if (s := number(c.metrics.get('speedup'))) is None else f'{s:.2f}x'} for c in state.failed]
 
 

@@ -43,7 +43,7 @@ def _cells(candidate: Trial, state: RunState) -> tuple[str, ...]:
     star = ' *' if candidate is state.best else ''
     noisy = ' ~' if m.get('noisy') else ''
     name, formula = (('original', 'the layers of the original model') if candidate is state.baseline
-                     else (f'{cell(candidate.id, 40)}{star}', cell(candidate.formula, _LONGEST)))
+                     else (f'{cell(candidate.id, 40)}{star}', cell(candidate.summary, _LONGEST)))
     return (name, _percent(m.get('accuracy')), f'{state.latency_ms(candidate):.2f}{noisy}' if 'latency_ms' in m else '',
             f'{m["speedup"]:.2f}x' if 'speedup' in m else '', quantity(m.get('macs')), quantity(m.get('params')),
             formula)
@@ -68,7 +68,10 @@ def _remarks(state: RunState, listed: list[Trial]) -> Iterator[str]:
                 else f'failed ({candidate.error.kind if candidate.error else "exception"})')
         counts[kind] = counts.get(kind, 0) + 1
     others = ''.join(f', {n} {kind}' for kind, n in counts.items())
-    yield (f'{len(state.succeeded)} operators evaluated{others}'
+    screened = max((s.screened for s in state.library.values()), default=0)
+    before = f'{screened} operators screened, {len(state.library)} scored in the model; ' if screened else ''
+    what = 'models' if screened else 'operators'
+    yield (f'{before}{len(state.succeeded)} {what} evaluated{others}'
            f'{f", {len(state.in_flight)} in flight" if state.in_flight else ""}; {_ending(state)}. '
            f'Latency: {latency_conditions(state)}, on {cell(state.environment.get("cpu", "this machine"))}, '
            'in turns with the original model.')

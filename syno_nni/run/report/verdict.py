@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from syno_nni.run.plots import latency_conditions, section
+from syno_nni.run.plots import latency_conditions, model_name, section
 from syno_nni.run.state import RunState, Trial
 from syno_nni.text import cell
 
@@ -31,13 +31,14 @@ class Verdict:
 def verdict(state: RunState) -> Verdict:
     """What a reader should take away from the run."""
     best, original = state.best, state.baseline
-    model = cell(section(state, 'model').get('name') or 'the model')
+    model = cell(model_name(state) or 'the model')
     if best is None:
         counted = len(state.failed)
         told = f' ({counted} rejected or failed; see below why)' if counted else ''
         return Verdict(f'No operator was evaluated to the end yet{told}.', 'none', ())
     machine = cell(state.environment.get('cpu') or 'the machine of the search')
-    headline = f'Operator {shown_id(best)} makes {model} {_faster(best)} on {machine}{_loss(best, original)}.'
+    what = 'Model' if state.library else 'Operator'
+    headline = f'{what} {shown_id(best)} makes {model} {_faster(best)} on {machine}{_loss(best, original)}.'
     keep = original is not None and _score(original) is not None and (_score(best) or -math.inf) < (_score(original) or 0.0)
     reasons = [*_speed(best), *_accuracy(best, original, state), _where(state)]
     if keep:
@@ -115,7 +116,9 @@ def _accuracy(best: Trial, original: Trial | None, state: RunState) -> list[str]
     errors = [accuracy_error(number(t.metrics.get('accuracy')), state) for t in (best, original) if t is not None]
     said = []
     if ours is not None and theirs is not None:
-        said.append(f'Both models were trained by the same short recipe{", once" if split == "test" else ""}; '
+        said.append('The operators were fitted to the layers of the original, and the model was distilled from it; more of '
+                    'that may bring it nearer.' if state.library else
+                    f'Both models were trained by the same short recipe{", once" if split == "test" else ""}; '
                     'longer training may widen or close the gap.')
     if len(errors) == 2 and all(e is not None for e in errors) and (spread := 1.96 * math.hypot(*map(float, errors))) > 0:  # type: ignore[arg-type]
         said.append(f'On {state.config["data"]["valSamples"]} validation images, differences below about '

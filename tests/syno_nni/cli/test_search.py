@@ -16,7 +16,7 @@ from syno_nni.cli.progress import outcome_line
 from syno_nni.run.config import SearchConfig, load_config
 from syno_nni.run.directory import load_run, open_run
 
-from ...testing.run_factory import FORMULA, make_run, submit, succeed
+from ...testing.run_factory import FORMULA, SCRATCH, make_run, submit, succeed
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_resume_goes_on_with_a_larger_budget(searches: list, tmp_path: Path,
                                              capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = make_run(tmp_path / 'run').path.parent
     assert main(['resume', str(run_dir), '--max-trials', '600']) == 0
-    assert searches == [{'config': load_config().replace(max_trial_number=600), 'run_dir': run_dir, 'resume': True}]
+    assert searches == [{'config': load_config(SCRATCH).replace(max_trial_number=600), 'run_dir': run_dir, 'resume': True}]
     assert f'* best objective: {"f" * 12}' in capsys.readouterr().out
 
 
@@ -145,7 +145,7 @@ def mistakes(tmp_path: Path) -> list[tuple[list[str], str]]:
             (['search', 'bad.yml'], "unknown key 'evaluation.epoch'; did you mean 'epochs'?"),
             (['search', 'name.yml', '--run-dir', 'new'], "did you mean 'resnet18"),
             (['search', 'slots.yml', '--run-dir', 'new'], 'conv1d'),
-            (['search', '--engine', 'sequential', '--run-dir', 'run'], 'continue it with: syno-nni resume run'),
+            (['search', str(SCRATCH), '--engine', 'sequential', '--run-dir', 'run'], 'continue it with: syno-nni resume run'),
             (['resume', 'nowhere'], 'no run directory nowhere'), (['report', '.'], 'holds no run')]
 
 
