@@ -36,7 +36,7 @@ def test_operator_to_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(load(out)(x), original.eval()(x), atol=1e-3, rtol=1e-3)
-    assert timm.data.resolve_data_config(model=load(out))['input_size'] == (3, 32, 32)
+    assert tuple(timm.data.resolve_data_config(model=load(out))['input_size']) == (3, 32, 32)
     card = (out / 'README.md').read_text()
     assert str(classics.conv2d()) in card and 'speedup' in card and '`layer2.0.conv2`' in card
     assert json.loads((out / 'config.json').read_text())['syno_nni']['latency'][0]['runtime'] == 'eager'
