@@ -38,7 +38,7 @@ class SynoAssembly(SynoStrategy):
         arguments: of :class:`~.base.SynoStrategy`.
     """
 
-    def __init__(self, *, max_loss: Annotated[float, Field(gt=0, le=1)] = 0.01, hope: Above0 = 2.5, fastest: Above0 = 16.0,
+    def __init__(self, *, max_loss: Annotated[float, Field(gt=0, le=1)] = 0.01, hope: Above0 = 4.0, fastest: Above0 = 16.0,
                  proposing_s: Above0 | None = None, **arguments: Any) -> None:
         super().__init__(**arguments)
         if not 0 < max_loss <= 1:

@@ -224,7 +224,7 @@ class EvaluationConfig(Section):
     mode: Literal['auto', 'retrofit', 'scratch'] = 'auto'
     heal_steps: Annotated[Count, Field(le=10 ** 8)] = 200
     final_steps: Annotated[Count, Field(le=10 ** 8)] = 2000
-    heal_learning_rate: Annotated[Positive, Field(le=1e4)] = 0.05
+    heal_learning_rate: Annotated[Positive, Field(le=1e4)] = 0.02
     screen_operators: Annotated[Count, Field(le=10 ** 8)] = 400
 
 

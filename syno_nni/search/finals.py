@@ -27,7 +27,7 @@ from .library_run import Budget, max_loss_of
 
 WINNER = 'winner'
 """Folder in the run directory for the model that was found."""
-REMAINS = 0.45
+REMAINS = 0.3
 """The part of the loss after a short healing that a long one leaves, as a rule; corrected by what is seen."""
 MOST = 3
 """So many are healed for long."""

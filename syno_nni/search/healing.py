@@ -2,8 +2,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -128,10 +127,13 @@ class RetrofitEvaluator(OperatorEvaluator):
         order = torch.Generator().manual_seed(recipe.seed + seed)
         loader = DataLoader(self.data.train, batch_size=batch, shuffle=True, generator=order,
                             drop_last=len(self.data.train) >= batch)  # type: ignore[arg-type]
-        with torch_threads(recipe.threads), _half_where_fast():
-            recalibrate_batch_norm(model, [images for images, _ in islice(loader, _CALIBRATION)])
+        with torch_threads(recipe.threads):
+            images = [images for images, _ in islice(loader, _CALIBRATION)]
+            recalibrate_batch_norm(model, images)
             distill(self.original, model, Views(loader, seed=recipe.seed + seed), steps=steps, losses=Losses(0.0, 1.0),
                     learning_rate=recipe.heal_learning_rate, warm_up=0.2, progress='healing' if self.progress else '')
+            # Running averages lag behind weights that change fast.
+            recalibrate_batch_norm(model, images)
         model.eval()
 
     def validate(self, model: nn.Module) -> float:
@@ -184,11 +186,3 @@ def example_images(data: Any, count: int, seed: int) -> Tensor:
     """Some training images, [count, channels, height, width]."""
     order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))[:count]
     return torch.stack([data.train[int(i)][0] for i in order])
-
-
-@contextmanager
-def _half_where_fast() -> Iterator[None]:
-    """bfloat16 for what torch finds safe, on CPUs that multiply such matrices in hardware."""
-    fast = getattr(torch.cpu, '_is_amx_tile_supported', lambda: False)()
-    with torch.autocast('cpu', torch.bfloat16, enabled=bool(fast)):
-        yield
