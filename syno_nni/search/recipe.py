@@ -241,6 +241,9 @@ def _of_run(recipe: Recipe, choice: RunChoice | None) -> Recipe:
         return recipe
     _, channels, size, _ = choice.input_shape
     searched = choice.config.model.name
+    if choice.config.model.factory is not None:
+        raise ConfigError(f'{recipe.run} searched for a model of yours, {choice.config.model.factory}: its winner is in '
+                          f'{recipe.run}/winner, and syno_nni.load(folder, model=...) puts it into your model')
     if recipe.model not in ('', searched):
         raise ConfigError(f'{recipe.run} searched operators for {searched}; leave {recipe.model} out, or take the '
                           'formula with --operator')

@@ -20,7 +20,7 @@ from syno_nni.operator import Operator
 from syno_nni.operator.draw_svg import STYLE
 from syno_nni.operator.draw_text import LEGEND
 from syno_nni.run.config import SearchConfig
-from syno_nni.run.plots import convergence_png, latency_conditions, pareto_png, section
+from syno_nni.run.plots import convergence_png, latency_conditions, model_name, pareto_png, section
 from syno_nni.run.stage_costs import rank_correlations
 from syno_nni.run.state import RunState, Trial
 from syno_nni.run.yaml_file import dump_yaml
@@ -44,6 +44,7 @@ from .model_facts import ModelFacts
 from .operators import operator_view
 from .verdict import verdict
 
+_FEW_CHOICES = 3
 _LONGEST = 5000
 # Characters of a formula.
 
@@ -69,7 +70,7 @@ def html_report(state: RunState, pareto: bytes | None = None, convergence: bytes
     return _template().render(
         title=f'{cell(state.config.get("experimentName", "search"))}: operators found', policy=_policy(scripts),
         scripts=scripts, style=_own('report.css') + STYLE, verdict=verdict(state), searched=_searched(state),
-        cards=_cards(state), command=_command(run_dir, state.best), charts={k: v for k, v in charts.items() if v},
+        cards=_cards(state), command=_command(run_dir, state.best, state), charts={k: v for k, v in charts.items() if v},
         figures=_embedded({k: v for k, v in charts.items() if v}), costs=all_costs(state), correlations=_correlations(state),
         wall=_wall(state), slots=_slot_rows(state, facts), facts=facts, legend=LEGEND,
         operators=[_operator(trial, state, marks, facts, run_dir) for trial in shown],
@@ -83,15 +84,16 @@ def html_report(state: RunState, pareto: bytes | None = None, convergence: bytes
 
 def _searched(state: RunState) -> str:
     """What was searched, in one sentence."""
-    model, data, slots = (section(state, name) for name in ('model', 'data', 'slots'))
+    data, slots = section(state, 'data'), section(state, 'slots')
     kinds = slots.get('kinds')
     layers = f'the {cell(", ".join(map(str, kinds)))} layers' if isinstance(kinds, list) and kinds else 'layers'
     size = f' at {cell(data["imageSize"])} pixels' if data.get('imageSize') else ''
-    on = f' for {cell(data["name"])}{size}' if data.get('name') else ''
+    title = data.get('factory') or data.get('name')
+    on = f' for {cell(title)}{size}' if title else ''
     count = len(state.succeeded) + len(state.failed)
     strategy = section(state, 'strategy').get('name')
     by = f' by {cell(strategy)}' if strategy else ''
-    return (f'A search{by} for faster operators in the place of {layers} of {cell(model.get("name") or "a model")}{on}: '
+    return (f'A search{by} for faster operators in the place of {layers} of {cell(model_name(state) or "a model")}{on}: '
             f'{count} candidates, {len(state.succeeded)} of them trained and measured to the end, in {_wall(state)}.')
 
 
@@ -108,16 +110,22 @@ def _cards(state: RunState) -> list[dict[str, str]]:
     return [{'name': name, 'before': before or '–', 'after': after or '–'} for name, before, after in rows if before or after]
 
 
-def _command(run_dir: Path | None, trial: Trial | None) -> str:
+def _command(run_dir: Path | None, trial: Trial | None, state: RunState) -> str:
     """What puts an operator of the run into the model."""
     if trial is None:
         return ''
     where = shlex.quote(str(run_dir)) if run_dir is not None else 'RUN_DIR'
+    if state.library:
+        # A search from weights has written the model itself.
+        if trial is not state.best or run_dir is None or not (run_dir / 'winner').is_dir():
+            return ''
+        own = section(state, 'model').get('factory')
+        return visible(f"model = syno_nni.load({str(run_dir / 'winner')!r}{', model=build()' if own else ''})")
     return visible(f'syno-nni retrofit --from-run {where} --candidate {shlex.quote(shown_id(trial))}')
 
 
 def _operator(trial: Trial, state: RunState, marks: _Marks, facts: ModelFacts, run_dir: Path | None) -> dict[str, Any]:
-    return {'row': _row(trial, state, marks), 'winner': trial is marks.best, 'command': _command(run_dir, trial),
+    return {'row': _row(trial, state, marks), 'winner': trial is marks.best, 'command': _command(run_dir, trial, state),
             'views': [operator_view(text, labels, facts) for text, labels in formulas(trial).items()]}
 
 
@@ -161,18 +169,26 @@ def _slot_rows(state: RunState, facts: ModelFacts) -> list[dict[str, Any]]:
     """The model's slots with what the winner puts into them; widths are parts of the largest slot's multiply-adds."""
     best = state.best
     mapping = slot_mapping(best, facts) if best is not None else None
-    if mapping is None:
+    if best is None or mapping is None:
         return []
     most = max(slot.macs for slot in facts.slots) or 1
     rows = []
     for slot in facts.slots:
         text = mapping[slot.name]
         after = slot.macs if text == 'keep' else _macs_at(text, slot.sizes)
-        rows.append({'name': slot.name, 'layer': slot.layer, 'kind': slot.kind, 'kept': text == 'keep', 'label': slot.label,
+        rows.append({'name': slot.name, 'layer': slot.layer, 'kind': slot.kind, 'kept': text == 'keep',
+                     'label': slot.label if len(best.sample) <= _FEW_CHOICES else _id_of(text),
                      'sizes': ' '.join(f'{v}={n}' for v, n in slot.sizes.items() if v in ('C_in', 'C_out', 'H', 'W', 'L', 'T')),
                      'before': quantity(slot.macs), 'after': '?' if after is None else quantity(after),
                      'wide': f'{100 * slot.macs / most:.1f}', 'filled': f'{100 * min((after or 0) / most, 1):.1f}'})
     return rows
+
+
+def _id_of(formula: str) -> str:
+    try:
+        return Operator.parse(formula).id
+    except SynoError:
+        return 'operator'
 
 
 def _macs_at(formula: str, sizes: Any) -> int | None:
@@ -197,7 +213,7 @@ def _conditions(state: RunState, run_dir: Path | None) -> Iterator[tuple[str, st
     config = shlex.quote(str(run_dir / 'config.yml')) if run_dir is not None else 'RUN_DIR/config.yml'
     run = shlex.quote(str(run_dir)) if run_dir is not None else 'RUN_DIR'
     yield 'model', ' '.join([cell(model.get('name', '')), *(f'{cell(k)}={cell(v)}' for k, v in model.items() if k != 'name')])
-    yield 'data', f'{cell(data.get("name", ""))}, {cell(data.get("imageSize", ""))} pixels'
+    yield 'data', f'{cell(data.get("factory") or data.get("name", ""))}, {cell(data.get("imageSize", ""))} pixels'
     yield 'strategy', ', '.join(f'{cell(k)} {cell(v)}' for k, v in section(state, 'strategy').items() if v != {})
     yield 'seeds', ', '.join(f'{k} {cell(v)}' for k, v in seeds(state).items())
     yield 'latency', latency_conditions(state)
