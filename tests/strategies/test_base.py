@@ -291,7 +291,7 @@ def test_the_baselines_curve_reaches_the_evaluator() -> None:
     assert seen == [Reference(), *[Reference(0.4, (0.5, 0.7), 0.5)] * 2]
     seen.clear()
     run(toy.ToyJournal(journal.records[:-1]))
-    assert seen == [Reference(0.4, (0.5, 0.7))], 'resumed'
+    assert seen == [Reference(0.4, (0.5, 0.7), 0.5)], 'resumed'
 
 
 @pytest.mark.parametrize('name', strategy_names())

@@ -15,7 +15,7 @@ from syno_nni.errors import FormulaError
 from syno_nni.operator import Operator, classics
 from syno_nni.run.directory import open_run
 
-from ...testing.run_factory import make_run, submit
+from ...testing.run_factory import SCRATCH, make_run, submit
 
 
 def test_show_prints_formula_shapes_macs_and_params(capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +92,7 @@ def test_zoo_ids_and_candidates_of_runs_are_found(tmp_path: Path, monkeypatch: p
 
 def open_run_again(run: Path):
     from syno_nni.run.config import load_config
-    return open_run(load_config(), run, resume=True)
+    return open_run(load_config(SCRATCH), run, resume=True)
 
 
 @pytest.mark.parametrize(('text', 'message'), [
