@@ -8,12 +8,12 @@ from syno_nni.errors import ConfigError, JournalError
 from syno_nni.run.config import SearchConfig, load_config
 from syno_nni.run.directory import CONFIG_FILE, load_run, new_run_directory, open_run, run_config
 
-from ...testing.run_factory import make_run
+from ...testing.run_factory import SCRATCH, make_run
 
 
 @pytest.fixture
 def config() -> SearchConfig:
-    return load_config()
+    return load_config(SCRATCH)
 
 
 def contents(run_dir: Path) -> dict[str, bytes]:
@@ -29,7 +29,7 @@ def test_new_run_directories_have_names_of_their_own(config: SearchConfig, tmp_p
     monkeypatch.chdir(tmp_path)
     first = new_run_directory(config)
     assert first.is_dir(), 'one that begins in the same second must not take it'
-    assert first.parent == Path('runs') and first.name.startswith('quickstart-')
+    assert first.parent == Path('runs') and first.name.startswith('scratch-')
     assert new_run_directory(config) != first
     assert new_run_directory(config.replace(run_directory='here')) == Path('here')
 
