@@ -1,5 +1,3 @@
-import syno_nni.search.api as _api
-
 from .errors import SynoError as SynoError
 from .model_zoo.module_folder import load as load
 from .operator import Operator as Operator
@@ -14,6 +12,3 @@ from .search_spaces.retrofit import retrofit as retrofit
 from .synthesis.space import OperatorSpace as OperatorSpace
 
 __version__: str
-
-search = _api.search
-"""The package of this name can be called."""
