@@ -165,7 +165,8 @@ Duration = Annotated[int, BeforeValidator(_seconds), Field(ge=1, lt=2 ** 40)]
 Text = Annotated[str, BeforeValidator(_text), Field(strict=True, min_length=1, max_length=10_000)]
 MaybeText = Annotated[str, BeforeValidator(_text), Field(strict=True, max_length=10_000)]
 PathText = Annotated[Text, Field(max_length=4000), AfterValidator(_path)]
-FunctionName = Annotated[Text, Field(pattern=r'^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$')]
+FUNCTION_NAME = r'^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$'
+FunctionName = Annotated[Text, Field(pattern=FUNCTION_NAME)]
 """``package.module:function``"""
 Words = Annotated[tuple[Text, ...], BeforeValidator(_words)]
 Free = Annotated[JsonValue, BeforeValidator(plain)]

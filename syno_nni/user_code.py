@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, shown
+from .schema import FUNCTION_NAME
 from .text import cell, did_you_mean
-
-PATTERN = r'^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$'
-"""``package.module:function``"""
 
 
 def import_function(name: str, folder: str | Path | None, where: str) -> Callable[..., Any]:
@@ -32,7 +30,7 @@ def import_function(name: str, folder: str | Path | None, where: str) -> Callabl
     Raises:
         ConfigError: it is malformed, there is no such module or function, or the import fails.
     """
-    if not isinstance(name, str) or not re.match(PATTERN, name):
+    if not isinstance(name, str) or not re.match(FUNCTION_NAME, name):
         raise ConfigError(f"{where}: should name a function as 'module:function', got {shown(name)}")
     module_name, _, path = name.partition(':')
     module = _import(module_name, folder, where)

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from syno_nni.atomic import write_whole
 from syno_nni.errors import ConfigError, SynoError, shown
 from syno_nni.files import WEIGHTS_BYTES, check_file, show_path
 from syno_nni.text import cell
@@ -86,6 +87,12 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
             raise ConfigError(f'{show_path(path)}: these are not the weights of this model: {what} '
                               f'{cell(", ".join(names[:_FEW]), 600)}{more}')
     model.load_state_dict(found, strict=False)
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write a model's weights as safetensors, whole or not at all; those that share memory once for each name."""
+    from safetensors.torch import save
+    write_whole(path, save({k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}))
 
 
 def _names(found: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:

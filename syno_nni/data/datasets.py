@@ -18,7 +18,6 @@ import gzip
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +31,7 @@ from syno_nni.files import DATASET_BYTES, exists, is_directory, open_file, read_
 from .config import DataConfig
 from .image_folder import ClassFolder
 from .own import own_splits
-from .splits import Splits, halved
+from .splits import Splits, first, halved
 
 FASHION_MNIST_PATHS = ('/usr/share/datasets/fashion-mnist', '~/.cache/fashion-mnist')
 """Where Fashion-MNIST is looked for when ``data.path`` does not say."""
@@ -226,8 +225,8 @@ def _image_folder(config: DataConfig) -> Splits:
     if val is None or test_folder is None:
         return _folder_splits(whole, np.arange(len(whole)), test_set, config, source)
     val_set = ClassFolder(val, config, whole.classes)
-    return Splits(_first(whole, np.arange(len(whole)), config.train_samples, config.seed),
-                  _first(val_set, np.arange(len(val_set)), config.val_samples, config.seed), test_set,
+    return Splits(first(whole, config.train_samples, config.seed),
+                  first(val_set, config.val_samples, config.seed), test_set,
                   len(whole.classes), config.channels, config.image_size, source)
 
 
@@ -269,12 +268,6 @@ def _train_and_val(labels: np.ndarray, config: DataConfig, source: str) -> tuple
                         'with; ask for fewer')
     train, val = _carve(labels, held_out, config.seed)
     return train[:wanted], val
-
-
-def _first(dataset: Any, indices: np.ndarray, wanted: int | None, seed: int) -> Dataset:
-    if wanted is None or wanted >= len(indices):
-        return dataset
-    return Subset(dataset, np.random.RandomState(seed).permutation(indices)[:wanted].tolist())
 
 
 def _carve(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

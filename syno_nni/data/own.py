@@ -24,7 +24,7 @@ from syno_nni.errors import DataError, shown
 from syno_nni.user_code import call_function, import_function
 
 from .config import DataConfig
-from .splits import Splits
+from .splits import Splits, first
 
 _NAMES = {'train': ('train', 'training'), 'val': ('validation', 'val', 'valid'), 'test': ('test',)}
 _HELD_OUT = 10
@@ -87,13 +87,6 @@ def labels_of(dataset: Any) -> np.ndarray:
     if isinstance(tensors, tuple) and len(tensors) == 2 and tensors[1].ndim == 1:
         return tensors[1].numpy().astype(np.int64)
     return np.array([int(dataset[i][1]) for i in range(len(dataset))], dtype=np.int64)
-
-
-def first(dataset: Any, wanted: int | None, seed: int) -> Dataset:
-    """So many items drawn from a dataset; all where there are no more."""
-    if wanted is None or wanted >= len(dataset):
-        return dataset
-    return Subset(dataset, np.random.RandomState(seed).permutation(len(dataset))[:wanted].tolist())
 
 
 def _hold_out(train: Any, seed: int) -> tuple[Dataset, Dataset]:

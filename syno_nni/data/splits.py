@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset, Subset
@@ -30,3 +31,10 @@ def halved(splits: Splits, seed: int) -> Splits:
     order = np.random.RandomState(seed).permutation(len(splits.test)).tolist()  # type: ignore[arg-type]
     half = len(order) // 2
     return replace(splits, val=Subset(splits.test, order[:half]), test=Subset(splits.test, order[half:]))
+
+
+def first(dataset: Any, wanted: int | None, seed: int) -> Dataset:
+    """So many items drawn from a dataset; all where there are no more."""
+    if wanted is None or wanted >= len(dataset):
+        return dataset
+    return Subset(dataset, np.random.RandomState(seed).permutation(len(dataset))[:wanted].tolist())

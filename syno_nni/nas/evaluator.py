@@ -95,6 +95,19 @@ class OperatorEvaluator(Evaluator):
         config, log = self.config, StageLog()
         self._log = log
         kept = not any(isinstance(m, SynthesizedLayer) for m in model.modules())
+        self._cheap_stages(model, kept)
+        with log.running('proxy') as known:
+            self._proxy(model, known, kept)
+        with log.running('train') as known:
+            known |= self._fit(model, report=nni.get_current_parameter() is not None, stop=self._stop(kept))
+        # The speedup of rounds in turns is steadier than the ratio of two medians, so the objective goes by it.
+        latency_ms = known['latency_ms']
+        score = config.objective.score(known['accuracy'], latency_ms, latency_ms * known['speedup_sure'])
+        return {'default': round(score, 6), **{name: known[name] for name in _FIRST}, **known}
+
+    def _cheap_stages(self, model: nn.Module, kept: bool) -> None:
+        """Size and latency, against their limits where the model is not the original; they go into the log."""
+        config, log = self.config, self._log
         example = torch.randn(config.latency.batch_size, config.data.channels, *[config.data.image_size] * 2)
         with log.running('size') as known:
             known |= {'macs': count_macs(model, example[:1]), 'params': count_params(model)}
@@ -105,14 +118,6 @@ class OperatorEvaluator(Evaluator):
                 known |= self._latencies(model, example, kept, longer=_LONGER)
                 known['measured_again'] = 1
             reject_if(config.objective.too_slow(sure_latency_ms(known), known['speedup_sure']), kept)
-        with log.running('proxy') as known:
-            self._proxy(model, known, kept)
-        with log.running('train') as known:
-            known |= self._fit(model, report=nni.get_current_parameter() is not None, stop=self._stop(kept))
-        # The speedup of rounds in turns is steadier than the ratio of two medians, so the objective goes by it.
-        latency_ms = known['latency_ms']
-        score = config.objective.score(known['accuracy'], latency_ms, latency_ms * known['speedup_sure'])
-        return {'default': round(score, 6), **{name: known[name] for name in _FIRST}, **known}
 
     def test(self, model: ExecutableModelSpace) -> dict[str, Any]:
         """Train a frozen sample once more by the recipe; return its ``accuracy`` on the test split (0 to 1) and its

@@ -16,14 +16,15 @@ from syno_nni.model_zoo.card import folder_card
 from syno_nni.model_zoo.evidence import change, versions
 from syno_nni.nas.flat_space import FlatModelSpace
 from syno_nni.nas.signals import stop_if_asked
+from syno_nni.nas.stages import Reference
 from syno_nni.run.config import SearchConfig
 from syno_nni.run.journal import Journal
 from syno_nni.run.records import Healed
 from syno_nni.run.state import RunState, Trial
 from syno_nni.search_spaces.retrofit.retrofit import slot_config
 
-from .healing import RetrofitEvaluator
-from .library_run import Budget, max_loss_of
+from .healing import RetrofitEvaluator, max_loss_of
+from .library_run import Budget
 
 WINNER = 'winner'
 """Folder in the run directory for the model that was found."""
@@ -61,7 +62,7 @@ def race(config: SearchConfig, journal: Journal, space: FlatModelSpace, evaluato
         reached = round(evaluator.validate(model), 6)
         evaluator.keep(model, trial.id)
         baseline = state.baseline
-        evaluator.reference = evaluator.reference.__class__(accuracy=baseline.metrics['accuracy'] if baseline else None)
+        evaluator.reference = Reference(accuracy=baseline.metrics['accuracy'] if baseline else None)
         known = {**trial.metrics, 'accuracy': reached}
         journal.append(Healed(id=trial.id, metrics={
             'default': evaluator.score(known), 'accuracy': reached, 'healed_accuracy': trial.metrics['accuracy'],

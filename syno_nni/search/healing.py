@@ -1,7 +1,6 @@
 """The evaluator of a search by retrofit: operators are fitted to the layers they replace, and the model is healed."""
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import islice
@@ -11,17 +10,16 @@ from typing import Any
 import nni
 import torch
 from nni.nas.space import ExecutableModelSpace
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from syno_nni.measure.threads import torch_threads
-from syno_nni.nas.evaluator import OperatorEvaluator, hangs_on_noise, reject_if, sure_latency_ms
+from syno_nni.nas.evaluator import OperatorEvaluator
 from syno_nni.nas.original import original_model
-from syno_nni.nas.profiler import count_macs, count_params
 from syno_nni.nas.stages import StageLog
 from syno_nni.nas.training import accuracy
 from syno_nni.run.candidate import sample_id
+from syno_nni.run.objective import ObjectiveConfig
 from syno_nni.search_spaces.retrofit.distill import Losses, distill
 from syno_nni.search_spaces.retrofit.kernel_fit import KernelFits
 from syno_nni.search_spaces.retrofit.retrofit import filled_slots
@@ -29,11 +27,10 @@ from syno_nni.search_spaces.retrofit.views import Views
 from syno_nni.search_spaces.retrofit.warm_start import recalibrate_batch_norm
 from syno_nni.search_spaces.selection import Selection
 from syno_nni.search_spaces.slots import Slot
+from syno_nni.weights import load_weights, save_weights
 
-_log = logging.getLogger(__name__)
 MODELS = 'models'
 """Folder in a run directory for the weights of healed candidates."""
-_LONGER = 4
 _CALIBRATION = 8
 # Batches that normalisation is calibrated on.
 
@@ -86,16 +83,7 @@ class RetrofitEvaluator(OperatorEvaluator):
         config, log = self.config, StageLog()
         self._log = log
         kept = not filled_slots(model)
-        example = torch.randn(config.latency.batch_size, *self.input_shape[1:])
-        with log.running('size') as known:
-            known |= {'macs': count_macs(model, example[:1]), 'params': count_params(model)}
-            reject_if(config.objective.too_large(known['macs'], known['params']), kept)
-        with log.running('latency') as known:
-            known |= self._latencies(model, example, kept)
-            if not kept and hangs_on_noise(config.objective, known):
-                known |= self._latencies(model, example, kept, longer=_LONGER)
-                known['measured_again'] = 1
-            reject_if(config.objective.too_slow(sure_latency_ms(known), known['speedup_sure']), kept)
+        self._cheap_stages(model, kept)
         if not kept:
             with log.running('fit') as known:
                 errors = self.fit(model)
@@ -110,11 +98,9 @@ class RetrofitEvaluator(OperatorEvaluator):
 
     def score(self, known: Mapping[str, Any]) -> float:
         """The objective of these metrics."""
-        ms, objective = known['latency_ms'], self.config.objective
-        reached = self.reference.accuracy
-        if objective.max_accuracy_loss is None:
-            objective = objective.model_copy(update={'max_accuracy_loss': MAX_LOSS})
-        return round(objective.score(known['accuracy'], ms, ms * known['speedup_sure'], reached), 6)
+        ms = known['latency_ms']
+        objective = self.config.objective.model_copy(update={'max_accuracy_loss': max_loss_of(self.config.objective)})
+        return round(objective.score(known['accuracy'], ms, ms * known['speedup_sure'], self.reference.accuracy), 6)
 
     def fit(self, model: nn.Module) -> dict[str, float]:
         """Give the operators the weights that are nearest to the layers; the relative error left in every slot."""
@@ -160,9 +146,7 @@ class RetrofitEvaluator(OperatorEvaluator):
         if path is None or not path.parent.parent.is_dir():
             return  # on another machine
         path.parent.mkdir(exist_ok=True)
-        draft = path.with_suffix('.part')
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}, draft)
-        draft.replace(path)
+        save_weights(model, path)
 
     def load(self, model: ExecutableModelSpace) -> nn.Module:
         """The model of a candidate with the weights that it ended with; healed anew where these are gone."""
@@ -171,7 +155,7 @@ class RetrofitEvaluator(OperatorEvaluator):
             return built.eval()
         path = self.path(sample_id(model.sample or {}))
         if path is not None and path.is_file():
-            built.load_state_dict(load_file(path))
+            load_weights(built, path)
         else:
             self.fit(built)
             self.heal(built, self.config.evaluation.heal_steps)
@@ -180,6 +164,11 @@ class RetrofitEvaluator(OperatorEvaluator):
 
 MAX_LOSS = 0.01
 """Accuracy that a winner may lose where the file does not say: a point."""
+
+
+def max_loss_of(objective: ObjectiveConfig) -> float:
+    """Accuracy that the winner may lose."""
+    return MAX_LOSS if objective.max_accuracy_loss is None else objective.max_accuracy_loss
 
 
 def example_images(data: Any, count: int, seed: int) -> Tensor:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from safetensors.torch import save_file
 from tqdm import tqdm
 
 import syno_nni.model_zoo as model_zoo
@@ -25,7 +24,6 @@ from syno_nni.operator import Operator, classics
 from syno_nni.run.candidate import BASELINE
 from syno_nni.run.config import SearchConfig
 from syno_nni.run.journal import Journal
-from syno_nni.run.objective import ObjectiveConfig
 from syno_nni.search_spaces.coefficients import unfit
 from syno_nni.search_spaces.retrofit.library import Library
 from syno_nni.search_spaces.retrofit.retrofit import retrofit
@@ -35,8 +33,9 @@ from syno_nni.search_spaces.slots import Slot, bindings
 from syno_nni.strategies import make_strategy
 from syno_nni.strategies.assembly import SynoAssembly
 from syno_nni.strategies.explore import explore
+from syno_nni.weights import save_weights
 
-from .healing import MAX_LOSS, RetrofitEvaluator, example_images
+from .healing import RetrofitEvaluator, example_images, max_loss_of
 
 Tell = Callable[[str], None]
 
@@ -99,9 +98,7 @@ def with_weights(config: SearchConfig, data: Splits, run_dir: Path, tell: Tell) 
     reached = fit(model, config.evaluation, data.train, data.val, num_classes=data.num_classes,
                   batch_size=config.data.batch_size, progress=True)
     tell(f'trained: {100 * reached["accuracy"]:.2f} % on the validation split')
-    draft = path.with_suffix('.part')
-    save_file({k: v.contiguous().clone() for k, v in model.state_dict().items()}, draft)
-    draft.replace(path)
+    save_weights(model, path)
     return _from(config, path)
 
 
@@ -200,10 +197,3 @@ def assembly_of(config: SearchConfig, library: Library, groups: dict[str, list[S
     strategy.library = library
     strategy.labels = {slot.name: label for label, members in groups.items() for slot in members}
     return strategy
-
-
-def max_loss_of(objective: ObjectiveConfig) -> float:
-    """Accuracy that the winner may lose."""
-    return MAX_LOSS if objective.max_accuracy_loss is None else objective.max_accuracy_loss
-
-

@@ -79,7 +79,7 @@ def run_search(config: SearchConfig, run_dir: Path, *, resume: bool = False, lis
         tell(f'data: {note}')
     if config.retrofits:
         return retrofit_search(config, run_dir, data, resume=resume, listener=listener, tell=tell)
-    evaluator = evaluator_of(config)
+    evaluator = evaluator_of(config, data)
     space = backbone_space(config, data)
     tell(f'{config.model.title}: ' + '; '.join(f'{label}: {len(slots)} slots' for label, slots in space.groups.items())
          + f'; {len(space.excluded)} layers stay (`syno-nni slots {config.model.title}` lists them)')
@@ -114,7 +114,7 @@ def retrofit_search(config: SearchConfig, run_dir: Path, data: Splits, *, resume
             config = config.replace(run_directory=str(run_dir.absolute()))
             # Training an original that had no weights is not the search's time.
             budget = Budget(started + time.monotonic() - trained - earlier_s, config.max_experiment_duration)
-            evaluator = evaluator_of(config)
+            evaluator = evaluator_of(config, data)
             assert isinstance(evaluator, RetrofitEvaluator)
             evaluator.progress = sys.stderr.isatty()
             library = fill_library(config, evaluator, journal, budget, tell)
