@@ -30,7 +30,7 @@ _KNOWN, _LAST = 0.4, 1.2
 
 
 def explore(library: Library, proposer: SynoStrategy, choice: OperatorChoice, *, seeds: Iterable[Operator] = (),
-            operators: int, seconds: float | None = None, tick: Callable[[int], None] | None = None) -> None:
+            operators: int | None, seconds: float | None = None, tick: Callable[[int], None] | None = None) -> None:
     """Screen operators, and score those that gain.
 
     Args:
@@ -38,7 +38,7 @@ def explore(library: Library, proposer: SynoStrategy, choice: OperatorChoice, *,
         proposer: says what to look at next. It must be new, and learns everything that is screened here.
         choice: of operators, which it proposes values of.
         seeds: operators to begin with: classic and published ones.
-        operators: how many to screen in all.
+        operators: how many to screen in all; None: as many as there is time for.
         seconds: after which no more are screened.
         tick: called with the number of operators screened so far.
     """
@@ -53,7 +53,7 @@ def explore(library: Library, proposer: SynoStrategy, choice: OperatorChoice, *,
     proposer.begin({LABEL: choice})
     pool, since = [], 0
     last = library.screened
-    while library.screened < operators and in_time() and library.screened - last < _PATIENCE:
+    while (operators is None or library.screened < operators) and in_time() and library.screened - last < _PATIENCE:
         stop_if_asked()
         candidate = proposer.ask()
         if candidate is None:

@@ -143,9 +143,9 @@ def fill_library(config: SearchConfig, evaluator: RetrofitEvaluator, journal: Jo
     proposer = make_strategy(config.strategy.name, seed=config.strategy.seed + library.screened, baseline=False,
                              **{**own, **config.strategy.class_args})
     choice = OperatorChoice({**space_of(config), 'bindings': bindings(slots)}, label=LABEL)
-    wanted = config.evaluation.screen_operators if config.max_experiment_duration is None else 10 ** 8
+    wanted = config.evaluation.screen_operators if budget.duration_s is None else None
     before = time.monotonic()
-    with tqdm(total=None if wanted == 10 ** 8 else wanted, unit='operator', desc='screening', disable=None,
+    with tqdm(total=wanted, unit='operator', desc='screening', disable=None,
               leave=False) as bar:
         explore(library, proposer, choice, seeds=known_operators(slots), operators=wanted, seconds=budget.exploring_s,
                 tick=lambda n: bar.update(n - bar.n))
